@@ -1,0 +1,1 @@
+"""Commands, watch daemon and rendering. The only room where concrete things are wired."""

@@ -1,0 +1,1 @@
+"""The eight phases, what they share, and the worker that runs one."""

@@ -1,0 +1,1 @@
+"""The ledger, its projection, lineage, plans, gates and decisions. Opens no blob."""

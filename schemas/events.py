@@ -1,0 +1,197 @@
+"""One frozen model per fact. `EVENTS` maps the type's name to its payload.
+
+Payloads carry whatever decisions, gates, SQL or the manifest read, so that nobody opens a blob to
+decide. A new field is optional with a default; any other change bumps `VERSION` of the payload and
+adds an upcaster to `schemas/upcast.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from schemas.artifact import FileFact, Form, Kind, Origin, Parent
+from schemas.digest import Digest
+from schemas.policy import CheckResult, Tier, Verdict
+from schemas.value import Value
+
+
+class Payload(Value):
+    """The base of every payload."""
+
+    TYPE: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+
+class ArtifactPublished(Payload):
+    """An artifact exists: its bytes are durable in the store."""
+
+    TYPE = "artifact.published"
+    digest: Digest
+    kind: Kind
+    form: Form
+    size: int = Field(ge=0)
+    """Payload bytes (for a tree, the sum of its files)."""
+    origin: Origin
+    run: Digest | None = None
+    role: str | None = None
+    """Which output of its run this is."""
+    name: str | None = None
+    parents: tuple[Parent, ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+    files: tuple[FileFact, ...] = ()
+
+
+class PlanRequested(Payload):
+    """Someone asked for this recipe's plan (`still run`, or a drop in watch mode).
+
+    Failed runs of the plan may be tried again after it.
+    """
+
+    TYPE = "plan.requested"
+    plan: Digest
+    """Digest of the resolved recipe."""
+
+
+class RunStarted(Payload):
+    """A worker is about to execute a phase on given inputs."""
+
+    TYPE = "run.started"
+    run: Digest
+    """The run key."""
+    phase: str
+    phase_version: int
+    plan: Digest
+    slot: str
+    attempt: int = Field(ge=1)
+    inputs: tuple[Parent, ...]
+    """Inputs (in the key) and circumstances (not in it)."""
+    params: dict[str, Any]
+    tools: dict[str, str]
+    """Versions of the packages that the phase declares."""
+
+
+class RunSucceeded(Payload):
+    """A run ended well; its artifacts are in the same batch."""
+
+    TYPE = "run.succeeded"
+    run: Digest
+    phase: str
+    plan: Digest
+    slot: str
+    attempt: int
+    outputs: tuple[Parent, ...]
+    """role -> digest of what it made."""
+    seconds: float
+    log: Digest | None = None
+
+
+class RunFailed(Payload):
+    """A run ended with an error. It waits for `still retry` or a new `still run`."""
+
+    TYPE = "run.failed"
+    run: Digest
+    phase: str
+    plan: Digest
+    slot: str
+    attempt: int
+    code: str
+    message: str
+    remedy: str
+    seconds: float
+    log: Digest | None = None
+
+
+class RunAbandoned(Payload):
+    """A run's process died without an outcome."""
+
+    TYPE = "run.abandoned"
+    run: Digest
+    phase: str
+    plan: Digest
+    slot: str
+    attempt: int
+    reason: str
+
+
+class RunReused(Payload):
+    """A slot is filled by a run that already succeeded with the same key."""
+
+    TYPE = "run.reused"
+    run: Digest
+    phase: str
+    plan: Digest
+    slot: str
+
+
+class RunRetried(Payload):
+    """Someone asked for a failed run to be tried again."""
+
+    TYPE = "run.retried"
+    run: Digest
+
+
+class GateEvaluated(Payload):
+    """A gate was judged over one report under one policy."""
+
+    TYPE = "gate.evaluated"
+    gate: str
+    subject: Digest
+    """The artifact that was measured."""
+    evidence: Digest
+    """The report."""
+    policy: Digest
+    verdict: Verdict
+    checks: tuple[CheckResult, ...]
+
+
+class GateWaived(Payload):
+    """A person takes responsibility for a gate that did not pass, until a time."""
+
+    TYPE = "gate.waived"
+    gate: str
+    subject: Digest
+    author: str
+    reason: str
+    until: str
+    """UTC, RFC 3339. After it the gate blocks again."""
+
+
+class TagMoved(Payload):
+    """A name now means this artifact."""
+
+    TYPE = "tag.moved"
+    name: str
+    digest: Digest
+    previous: Digest | None = None
+
+
+class ReleaseCut(Payload):
+    """A release was sealed."""
+
+    TYPE = "release.cut"
+    release: Digest
+    plan: Digest
+    tier: Tier
+    depends_on: int
+    """Sequence number of the last event that the release rests on."""
+
+
+EVENTS: dict[str, type[Payload]] = {
+    payload.TYPE: payload
+    for payload in (
+        ArtifactPublished,
+        PlanRequested,
+        RunStarted,
+        RunSucceeded,
+        RunFailed,
+        RunAbandoned,
+        RunReused,
+        RunRetried,
+        GateEvaluated,
+        GateWaived,
+        TagMoved,
+        ReleaseCut,
+    )
+}

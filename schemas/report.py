@@ -1,0 +1,73 @@
+"""Reports: measurements, flat and comparable. A report judges nothing; gates do (schemas/policy.py).
+
+A report is one canonical JSON blob. Its metrics also travel in the event that publishes it, so that
+gates and SQL never open a blob.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.digest import Digest
+from schemas.value import Value
+
+
+class Metric(Value):
+    """One measured number."""
+
+    name: str
+    """Dotted: `trained.kl`, `fp32.top1_agreement`."""
+    value: float | None
+    """None: measured, but not finite (see `nonfinite`)."""
+    unit: str = ""
+    """`nats`, `fraction`, `seconds`, `count` …"""
+    n: int | None = Field(default=None, ge=0)
+    """How many items the number rests on."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of the 95 % confidence interval, where there is one."""
+    nonfinite: Literal["nan", "inf", "-inf"] | None = None
+
+
+def metric(
+    name: str,
+    value: float,
+    *,
+    unit: str = "",
+    n: int | None = None,
+    interval: tuple[float, float] | None = None,
+) -> Metric:
+    """A Metric; a non-finite value becomes null plus its name, and so can never pass a gate."""
+    low, high = interval if interval and all(map(math.isfinite, interval)) else (None, None)
+    if math.isfinite(value):
+        return Metric(name=name, value=float(value), unit=unit, n=n, low=low, high=high)
+    spelled: Literal["nan", "inf", "-inf"] = (
+        "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    )
+    return Metric(name=name, value=None, unit=unit, n=n, nonfinite=spelled)
+
+
+class Report(Value):
+    """What one run measured about one subject."""
+
+    schema_version: Literal[1] = 1
+    phase: str
+    subject: Digest
+    """The artifact that the metrics are about."""
+    metrics: tuple[Metric, ...]
+    not_run: tuple[str, ...] = ()
+    """Checks that could not run here (`device_predict` off macOS). Never counted as a pass."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """Curves, per-item rows, notes. Read by people, never by gates."""
+
+    def facts(self) -> dict[str, Any]:
+        """What of this report travels in its event."""
+        return {
+            "subject": self.subject,
+            "phase": self.phase,
+            "metrics": [m.to_json() for m in self.metrics],
+            "not_run": list(self.not_run),
+        }

@@ -1,0 +1,1 @@
+"""Bytes by digest. Knows no events."""
