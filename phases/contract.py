@@ -1,0 +1,150 @@
+"""What every phase sees and returns. The only door between a phase and the rest.
+
+A phase is `run(context) -> tuple[Product, ...]`: it reads its inputs by role, writes into `scratch`
+(which survives attempts, so work can be resumed), puts what it made into the store through the
+context, and returns products. It never appends an event. Its module also holds `SPEC`, its row of
+the catalog, which must be importable without heavy libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from schemas import canonical
+from schemas.artifact import FileFact, Form, Kind, Product
+from schemas.digest import Digest
+from schemas.report import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One input artifact, materialised read-only."""
+
+    role: str
+    digest: Digest
+    kind: Kind
+    form: Form
+    path: Path
+    """A file for a blob, a folder for a tree."""
+    facts: Mapping[str, Any]
+    """What its event carries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Put:
+    """What the store answers."""
+
+    digest: Digest
+    size: int
+    """Payload bytes."""
+    files: tuple[FileFact, ...]
+    """With SHA-256, when asked for."""
+
+
+class Sink(Protocol):
+    """Where products go: the content-addressed store."""
+
+    def put_file(self, path: Path, *, sha256: bool = False) -> Put:
+        """Store one file durably."""
+        ...
+
+    def put_tree(self, folder: Path, *, sha256: bool = False) -> Put:
+        """Store a folder durably."""
+        ...
+
+
+class Progress(Protocol):
+    """Where a phase tells how far it is. Cheap; called as often as you like."""
+
+    def __call__(self, label: str, done: int, total: int, **figures: float) -> None:
+        """`done` of `total` units of `label` are finished."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Everything that a phase may touch."""
+
+    slot: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Sequence[Input]]
+    """By role."""
+    scratch: Path
+    """Private to the run key; survives attempts."""
+    sink: Sink
+    progress: Progress
+
+    def one(self, role: str) -> Input:
+        """The only input of a role. Raises KeyError when there is not exactly one."""
+        found = self.inputs.get(role, ())
+        if len(found) != 1:
+            raise KeyError(f"{self.slot} expects one input {role!r}, has {len(found)}")
+        return found[0]
+
+    def maybe(self, role: str) -> Input | None:
+        """The only input of a role, or None."""
+        found = self.inputs.get(role, ())
+        return found[0] if found else None
+
+    def file(
+        self,
+        role: str,
+        kind: Kind,
+        path: Path,
+        *,
+        name: str | None = None,
+        facts: dict[str, Any] | None = None,
+        sha256: bool = False,
+    ) -> Product:
+        """Store a file and describe it as a product."""
+        put = self.sink.put_file(path, sha256=sha256)
+        return Product(
+            role=role,
+            kind=kind,
+            digest=put.digest,
+            form="blob",
+            size=put.size,
+            name=name,
+            facts=facts or {},
+            files=put.files,
+        )
+
+    def tree(
+        self,
+        role: str,
+        kind: Kind,
+        folder: Path,
+        *,
+        name: str | None = None,
+        facts: dict[str, Any] | None = None,
+        sha256: bool = False,
+    ) -> Product:
+        """Store a folder and describe it as a product."""
+        put = self.sink.put_tree(folder, sha256=sha256)
+        return Product(
+            role=role,
+            kind=kind,
+            digest=put.digest,
+            form="tree",
+            size=put.size,
+            name=name,
+            facts=facts or {},
+            files=put.files,
+        )
+
+    def report(self, report: Report, *, role: str = "report") -> Product:
+        """Store a report as canonical JSON; its metrics travel in the event."""
+        path = self.scratch / f"{role}.json"
+        path.write_bytes(canonical.encode(report.to_json()))
+        return self.file(role, Kind.REPORT, path, name=report.phase, facts=report.facts())
+
+
+class Phase(Protocol):
+    """One phase's work."""
+
+    def __call__(self, context: Context, /) -> tuple[Product, ...]:
+        """Do the work; return what was made. Raises PhaseError (or any StillError)."""
+        ...

@@ -1,0 +1,149 @@
+"""The deployment manifest and the runtime config: what `still manifest` writes and `verify` reads.
+
+Both are byte-deterministic: no wall-clock time enters them, only facts of recorded events.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.artifact import Kind, Origin
+from schemas.digest import Digest, Sha256
+from schemas.policy import CheckResult, Tier, Verdict
+from schemas.value import Value
+
+
+class ReleasedFile(Value):
+    """One file of the deployable folder."""
+
+    path: str
+    size: int = Field(ge=0)
+    blake3: Digest
+    sha256: Sha256
+    artifact: Digest | None = None
+    """The artifact that it belongs to; None for runtime_config.json."""
+
+
+class ReleasedArtifact(Value):
+    """One artifact that the release contains or rests on."""
+
+    role: str
+    kind: Kind
+    digest: Digest
+    size: int
+    origin: Origin
+    name: str | None = None
+    seq: int
+    """The event that published it."""
+    released: bool
+    """True: its files are in the deployable folder."""
+
+
+class GateRow(Value):
+    """One verdict, with the numbers it was judged on."""
+
+    gate: str
+    slot: str
+    subject: Digest
+    evidence: Digest | None
+    policy: Digest
+    verdict: Verdict
+    required: bool
+    checks: tuple[CheckResult, ...] = ()
+    seq: int | None = None
+    waiver: WaiverRow | None = None
+
+
+class WaiverRow(Value):
+    """Who took responsibility for a gate that did not pass."""
+
+    author: str
+    reason: str
+    until: str
+    seq: int
+
+
+class Capability(Value):
+    """Something the release may claim, because gates on its own digests passed."""
+
+    name: str
+    gates: tuple[str, ...]
+    subjects: tuple[Digest, ...]
+
+
+class RunRow(Value):
+    """One recorded run of the provenance."""
+
+    run: Digest
+    phase: str
+    phase_version: int
+    slot: str
+    inputs: dict[str, list[Digest]]
+    outputs: dict[str, Digest]
+    params: dict[str, Any]
+    tools: dict[str, str]
+    environment: Digest | None
+    seq: int
+
+
+class Head(Value):
+    """The last ledger event that the release depends on."""
+
+    seq: int
+    hash: Sha256
+
+
+class Manifest(Value):
+    """`deployment_manifest.json`."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    tier: Tier
+    plan: Digest
+    policy: Digest
+    recipe: dict[str, Any]
+    """The resolved recipe: every reference is a digest."""
+    artifacts: tuple[ReleasedArtifact, ...]
+    files: tuple[ReleasedFile, ...]
+    """Every file of the folder but this one."""
+    capabilities: tuple[Capability, ...]
+    gates: tuple[GateRow, ...]
+    not_run: tuple[str, ...]
+    """Checks that could not run where the release was made."""
+    excluded: tuple[str, ...] = ()
+    """Optional slots that are not in the release, each with the reason."""
+    provenance: tuple[RunRow, ...]
+    toolchain: dict[str, str]
+    environment: dict[str, Any]
+    depends_on: Head
+    signature: Literal["unsigned"] = "unsigned"
+    limits: tuple[str, ...] = ()
+    """What this release does not claim, in words."""
+
+
+class ModelEntry(Value):
+    """One package of the runtime config."""
+
+    path: str
+    mode: Literal["prefill", "decode"]
+    length: int
+    contract: str
+    primary: bool
+
+
+class RuntimeConfig(Value):
+    """`runtime_config.json`: what a runtime needs to load and drive the packages."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    models: tuple[ModelEntry, ...]
+    tokenizer: str | None
+    eos_token_ids: tuple[int, ...]
+    vocab_size: int
+    max_new_tokens: int
+    temperature: float
+    max_refinement_loops: int
+    max_latent_spans: int
+    caws_tier: Tier
