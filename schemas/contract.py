@@ -70,11 +70,9 @@ class Contract(Value):
     mode: Literal["prefill", "decode"]
     length: int = Field(gt=0)
     """T for prefill; the state's capacity in tokens for decode."""
-    primary: bool
-    enumerated: tuple[int, ...]
-    """Every prefill length of the recipe."""
-    primary_length: int
     shape_validation: ShapeStatus
+    """Of this graph. Which lengths a recipe asks for, and which is primary, is the plan's business
+    (and the manifest's `shapes`): if it were in here, adding a length would re-export the others."""
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     states: tuple[Tensor, ...] = ()

@@ -65,6 +65,18 @@ class WaiverRow(Value):
     seq: int
 
 
+class ShapeRow(Value):
+    """One graph that the recipe asked for, and what became of it."""
+
+    mode: Literal["prefill", "decode"]
+    length: int
+    primary: bool
+    status: Literal["released", "failed", "excluded"]
+    reason: str | None = None
+    max_abs: float | None = None
+    """Largest |exported - checkpoint| of the export's own check."""
+
+
 class Capability(Value):
     """Something the release may claim, because gates on its own digests passed."""
 
@@ -112,8 +124,8 @@ class Manifest(Value):
     gates: tuple[GateRow, ...]
     not_run: tuple[str, ...]
     """Checks that could not run where the release was made."""
-    excluded: tuple[str, ...] = ()
-    """Optional slots that are not in the release, each with the reason."""
+    shapes: tuple[ShapeRow, ...]
+    """Every graph that the recipe asked for; optional ones may have failed."""
     provenance: tuple[RunRow, ...]
     toolchain: dict[str, str]
     environment: dict[str, Any]
