@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -63,6 +64,14 @@ class Check(Value):
         return self
 
 
+class Gate(Value):
+    """One gate's rule: every check must pass."""
+
+    checks: tuple[Check, ...] = Field(min_length=1)
+    slots: str = "*"
+    """Shell pattern over slot ids (`verification/decode-*`): which runs of the phase it judges."""
+
+
 class CheckResult(Value):
     """One check, as it was judged."""
 
@@ -79,7 +88,7 @@ class Policy(Value):
     """Every gate's rule, and which gates a release of each tier requires."""
 
     name: str
-    gates: dict[str, tuple[Check, ...]]
+    gates: dict[str, Gate]
     tiers: dict[Tier, tuple[str, ...]]
     """Required gates per tier."""
     capabilities: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -102,20 +111,25 @@ def phase_of(gate: str) -> str:
     return gate.partition(".")[0]
 
 
+def applies(gate: str, rule: Gate, slot: str) -> bool:
+    """Whether a gate judges the runs of a slot."""
+    return phase_of(gate) == slot.partition("/")[0] and fnmatchcase(slot, rule.slots)
+
+
 def judge(
-    checks: tuple[Check, ...], metrics: tuple[Metric, ...]
+    rule: Gate, metrics: tuple[Metric, ...]
 ) -> tuple[Verdict, tuple[CheckResult, ...]]:
     """The verdict of a gate over a report's metrics: its worst check.
 
-    Order, worst first: fail, not_run, inconclusive, pass. A gate without checks is `not_run`.
+    Order, worst first: fail, not_run, inconclusive, pass.
     """
     known = {m.name: m for m in metrics}
-    results = tuple(_check(check, known) for check in checks)
+    results = tuple(_check(check, known) for check in rule.checks)
     found = {r.verdict for r in results}
     for worst in (Verdict.FAIL, Verdict.NOT_RUN, Verdict.INCONCLUSIVE):
         if worst in found:
             return worst, results
-    return (Verdict.PASS if results else Verdict.NOT_RUN), results
+    return Verdict.PASS, results
 
 
 def _check(check: Check, known: dict[str, Metric]) -> CheckResult:
