@@ -1,0 +1,283 @@
+"""The ledger: the append-only, hash-chained file of events, and the one truth.
+
+Append, as a protocol:
+ 1. take the exclusive lock (one descriptor per append, so threads exclude each other as well);
+ 2. read the tail and check the hash of its last complete line;
+ 3. when asked (`since`, `unless`), read what others recorded meanwhile, and perhaps do nothing;
+ 4. drop torn bytes, write the whole batch with one `write`;
+ 5. unlock, *then* sync: writers that queue behind share one sync (group commit);
+ 6. only now return, which is the acknowledgement.
+
+After a failed sync the kernel may have forgotten which pages were dirty, so a Ledger whose sync
+failed refuses every further append.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from registry import chain, logfile
+from registry.chain import START, Line, Position
+from schemas import canonical
+from schemas.digest import Digest
+from schemas.errors import InputError, IntegrityError, StorageError
+from schemas.event import Actor, Event
+from schemas.events import Payload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What reading every byte of the log found."""
+
+    events: int
+    """Events that verify, from the first on."""
+    head: Position
+    """The place after the last of them."""
+    torn: int
+    """Bytes of an unacknowledged last write; the next append drops them."""
+    fault: IntegrityError | None
+    """The first event that does not verify, if any; nothing after it was read."""
+
+
+class Ledger:
+    """The log at `path`. Any number of processes and threads may hold one on the same file."""
+
+    def __init__(self, path: Path, clock: Callable[[], datetime], actor: Actor) -> None:
+        self._path = path
+        self._clock = clock
+        self._actor = actor
+        self._poisoned = False
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    def append(
+        self,
+        payloads: Sequence[Payload],
+        *,
+        since: int | None = None,
+        unless: Callable[[Event], bool] | None = None,
+        run: Digest | None = None,
+    ) -> tuple[Event, ...]:
+        """Record all payloads as one atomic batch; they are durable when this returns.
+
+        since, unless: look at every event after `since` under the lock; when one satisfies
+        `unless`, record nothing and return (). So two daemons never start one run twice.
+        run: the run whose outcome this is.
+
+        Raises InputError (an event too large or not encodable), IntegrityError (the tail is
+        damaged, or `since` was cut off), StorageError (not durable, so not acknowledged).
+        """
+        if not payloads:
+            raise ValueError("an append needs at least one payload")
+        if self._poisoned:
+            raise _poisoned()
+        with logfile.locked(self._path) as fd:
+            tail = logfile.tail(fd, since=since)
+            if since is not None and _superseded(tail, since, unless):
+                return ()
+            events, data = self._batch(payloads, tail, run)
+            logfile.write_at(fd, tail.end.offset, data)
+            logfile.unlock(fd)
+            self._sync(fd)
+        return events
+
+    def read(self, after: int = 0) -> Iterator[Event]:
+        """Every event after `after`, oldest first; the chain is verified from the very first.
+
+        Raises IntegrityError at the first event that does not verify.
+        """
+        for chunk in LedgerReader(self._path).chunks():
+            yield from (line.event() for line in chunk if line.seq > after)
+
+    def head(self) -> Position:
+        """Tell the last event's seq and hash, and the log's length; reads only the tail."""
+        fd = _open(self._path)
+        if fd is None:
+            return START
+        try:
+            with logfile.shared(fd):
+                return logfile.tail(fd).end
+        finally:
+            os.close(fd)
+
+    def audit(self) -> Audit:
+        """Read and verify every byte: hashes, links, numbers, batches and canonical form."""
+        reader = LedgerReader(self._path)
+        fault = None
+        head = START
+        try:
+            for chunk in reader.chunks():
+                for line in chunk:
+                    _check_form(line)
+                    head = line.after
+        except IntegrityError as error:
+            fault = error
+        torn = self._path.stat().st_size - head.offset if self._path.exists() else 0
+        return Audit(events=head.seq, head=head, torn=0 if fault else torn, fault=fault)
+
+    def _batch(
+        self, payloads: Sequence[Payload], tail: logfile.Tail, run: Digest | None
+    ) -> tuple[tuple[Event, ...], bytes]:
+        actor = self._actor.model_copy(update={"run": run}) if run else self._actor
+        # A clock that was set back must not make an event older than the one before it.
+        ts = max(tail.ts, _rfc3339(self._clock()))
+        events: list[Event] = []
+        lines: list[bytes] = []
+        prev = tail.end.hash
+        for place, payload in enumerate(payloads, start=1):
+            event = Event(
+                seq=tail.end.seq + place,
+                prev=prev,
+                ts=ts,
+                type=payload.TYPE,
+                v=payload.VERSION,
+                actor=actor,
+                batch=f"{place}/{len(payloads)}",
+                data=payload.to_json(),
+            )
+            line, prev = chain.encode_line(event)
+            events.append(event)
+            lines.append(line)
+        return tuple(events), b"".join(lines)
+
+    def _sync(self, fd: int) -> None:
+        try:
+            logfile.sync(fd)
+        except StorageError:
+            self._poisoned = True
+            raise
+
+
+class LedgerReader:
+    """Follows a log: remembers how far it read, and reads only what is new."""
+
+    def __init__(self, path: Path, position: Position = START) -> None:
+        """Start after `position`, which is believed; its hash must be that of the event before."""
+        self._path = path
+        self._position = position
+
+    @property
+    def position(self) -> Position:
+        """The place after the last event that was given out."""
+        return self._position
+
+    def new_events(self) -> tuple[Event, ...]:
+        """Events of batches completed since the last call; one `stat` when there is none.
+
+        Raises IntegrityError: `ledger.broken`, or `ledger.cut` when the log became shorter. The
+        position then stays where it was.
+        """
+        before = self._position
+        try:
+            return tuple(line.event() for chunk in self.chunks() for line in chunk)
+        except IntegrityError:
+            self._position = before
+            raise
+
+    def chunks(self, *, until: int | None = None) -> Iterator[list[Line]]:
+        """Like `new_events`, as verified lines, some whole batches at a time, up to `until` bytes.
+
+        The position moves past a chunk when the next one is asked for.
+        """
+        fd = _open(self._path)
+        if fd is None:
+            if self._position != START:
+                raise self._cut(0)
+            return
+        try:
+            size = os.fstat(fd).st_size
+            if size < self._position.offset:
+                raise self._cut(size)
+            end = size if until is None else min(size, until)
+            while self._position.offset < end and (chunk := self._next(fd, end)):
+                yield chunk
+                self._position = chunk[-1].after
+        finally:
+            os.close(fd)
+
+    def _next(self, fd: int, end: int) -> list[Line]:
+        """Read the next complete batches, about a block of them; [] when only torn bytes are left.
+
+        A fault is raised once everything before it was given out.
+        """
+        length = logfile.BLOCK
+        while True:
+            found = self._scan(fd, length, end)
+            if found.fault:
+                # A writer may be replacing a torn tail at this very moment: look again without it.
+                with logfile.shared(fd):
+                    found = self._scan(fd, length, end)
+            if found.fault and not found.complete:
+                raise found.fault
+            if found.complete or self._position.offset + length >= end:
+                return found.complete
+            length *= 2  # one batch longer than a block
+
+    def _scan(self, fd: int, length: int, end: int) -> chain.Scan:
+        at = self._position
+        return chain.scan(os.pread(fd, min(length, end - at.offset), at.offset), at)
+
+    def _cut(self, size: int) -> IntegrityError:
+        return IntegrityError(
+            f"events.log is {size} bytes long, but event {self._position.seq} ended at byte "
+            f"{self._position.offset}: its end was cut off.",
+            remedy="Restore events.log from a copy; nothing was changed or repaired.",
+            code="ledger.cut",
+        )
+
+
+def _superseded(tail: logfile.Tail, since: int, unless: Callable[[Event], bool] | None) -> bool:
+    if tail.end.seq < since:
+        raise IntegrityError(
+            f"events.log ends at event {tail.end.seq}, but event {since} was already read from it.",
+            remedy="Restore events.log from a copy; nothing was changed or repaired.",
+            code="ledger.cut",
+        )
+    newer = (line.event() for line in tail.lines if line.seq > since)
+    return unless is not None and any(unless(event) for event in newer)
+
+
+def _check_form(line: Line) -> None:
+    line.event()
+    try:
+        same = canonical.encode(canonical.decode(line.body)) == line.body
+    except InputError as error:
+        raise _not_canonical(line) from error
+    if not same:
+        raise _not_canonical(line)
+
+
+def _not_canonical(line: Line) -> IntegrityError:
+    return IntegrityError(
+        f"Event {line.seq} is not in canonical form (RFC 8785).",
+        remedy="Another program wrote to events.log; restore it from a copy.",
+        code="ledger.broken",
+    )
+
+
+def _poisoned() -> StorageError:
+    return StorageError(
+        "An earlier write of the ledger could not be made durable, so nothing more is recorded.",
+        remedy="Check the disk, then start the command again.",
+        code="ledger.poisoned",
+    )
+
+
+def _open(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _rfc3339(now: datetime) -> str:
+    if now.tzinfo is None:
+        raise ValueError("the clock must give aware times")
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,157 @@
+"""The ledger's file: lock, tail, durable write. Knows bytes and batches, no event's meaning.
+
+Rules: every change happens under an exclusive flock of the file itself; one `write` per batch; a
+failed write is taken back before the lock is released; torn bytes at the end are dropped by the
+next writer; whatever was not synced is never acknowledged.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry import chain
+from registry.chain import START, Line, Position
+from schemas.errors import InputError, StorageError
+
+FIRST_WINDOW = 8 * 1024
+"""Bytes of the tail that are read first; a few events."""
+
+BLOCK = 4 * 1024 * 1024
+"""Bytes read at a time by those who read everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tail:
+    """The end of the log."""
+
+    end: Position
+    """Where the next batch goes; bytes after it are torn."""
+    ts: str
+    """Timestamp of the last event; empty when there is none."""
+    lines: list[Line]
+    """The last complete lines: at least those asked for, perhaps more."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[int]:
+    """Open the log under an exclusive lock; create it, and make its name durable, if need be.
+
+    The descriptor outlives the lock: the caller unlocks with `unlock`, syncs, and then leaves.
+    Raises InputError when the folder is missing, StorageError when the disk refuses.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"There is no registry at {path.parent}.",
+            remedy="Create one with `still init`, or name another with --registry.",
+            code="registry.missing",
+        ) from error
+    except OSError as error:
+        raise _refused("opened", error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_size == 0:
+            _sync_folder(path.parent)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def unlock(fd: int) -> None:
+    """Let other writers in. What was written is not durable yet."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+@contextmanager
+def shared(fd: int) -> Iterator[None]:
+    """Hold writers off while reading."""
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def tail(fd: int, *, since: int | None = None) -> Tail:
+    """Read the verified end of the log, with every event after `since` if that is given.
+
+    Raises IntegrityError when a complete line there does not verify.
+    """
+    size = os.fstat(fd).st_size
+    window = FIRST_WINDOW
+    while True:
+        start = max(0, size - window)
+        found = _scan_from(os.pread(fd, size - start, start), start)
+        if found.fault:
+            raise found.fault
+        if start == 0 or _enough(found, since):
+            break
+        window *= 4
+    if not found.complete:
+        return Tail(end=START, ts="", lines=[])
+    last = found.complete[-1]
+    return Tail(end=last.after, ts=str(last.fields.get("ts", "")), lines=found.complete)
+
+
+def _scan_from(block: bytes, start: int) -> chain.Scan:
+    if start == 0:
+        return chain.scan(block, START)
+    skip = block.find(b"\n") + 1
+    return chain.scan_middle(block[skip:], start + skip) if skip else chain.Scan()
+
+
+def _enough(found: chain.Scan, since: int | None) -> bool:
+    return bool(found.complete) and (since is None or found.complete[0].seq <= since + 1)
+
+
+def write_at(fd: int, end: int, data: bytes) -> None:
+    """Put `data` at `end`, dropping torn bytes there; on refusal nothing of it stays.
+
+    Raises StorageError. Not durable before `sync`.
+    """
+    try:
+        if os.fstat(fd).st_size > end:
+            os.ftruncate(fd, end)
+        written = os.pwrite(fd, data, end)
+        while written < len(data):
+            written += os.pwrite(fd, data[written:], end + written)
+    except OSError as error:
+        with suppress(OSError):  # what stays is torn, and dropped by the next append
+            os.ftruncate(fd, end)
+        raise _refused("written", error) from error
+
+
+def sync(fd: int) -> None:
+    """Make the file's content durable. Raises StorageError; then nothing may be acknowledged."""
+    try:
+        if sys.platform == "darwin":
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(fd)
+    except OSError as error:
+        raise _refused("synced", error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise _refused("created", error) from error
+    finally:
+        os.close(fd)
+
+
+def _refused(what: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"events.log could not be {what}: {error.strerror}.",
+        remedy="Nothing was recorded. Free space or repair the disk, then run the command again.",
+        code="ledger.not_durable" if what == "synced" else "ledger.not_written",
+    )
