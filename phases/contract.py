@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from registry.home import Home
 from schemas import canonical
 from schemas.artifact import FileFact, Form, Kind, Product
 from schemas.digest import Digest
@@ -76,6 +77,8 @@ class Context:
     """Private to the run key; survives attempts."""
     sink: Sink
     progress: Progress
+    registry: Home | None = None
+    """Where the ledger's SQL is; only deployment, whose product is a query result, reads it."""
 
     def one(self, role: str) -> Input:
         """The only input of a role. Raises KeyError when there is not exactly one."""

@@ -1,0 +1,90 @@
+"""Where a registry keeps its things: the layout of `.still/`.
+
+    objects/            the store                      events.log       the ledger
+    registry.duckdb     the projection                 runs/<run key>/  scratch, log, resume state
+    inbox/<kind>/       dropped here = published       reactor.lock     held by the one advancer
+    config.toml         limits
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.digest import Digest
+from schemas.errors import InputError
+
+FOLDER = ".still"
+VARIABLE = "STILL_REGISTRY"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The paths of one registry."""
+
+    root: Path
+
+    @property
+    def objects(self) -> Path:
+        """The store's folder."""
+        return self.root / "objects"
+
+    @property
+    def log(self) -> Path:
+        """The ledger."""
+        return self.root / "events.log"
+
+    @property
+    def projection(self) -> Path:
+        """The DuckDB file."""
+        return self.root / "registry.duckdb"
+
+    @property
+    def inbox(self) -> Path:
+        """What is dropped into its folders is published in watch mode."""
+        return self.root / "inbox"
+
+    @property
+    def config(self) -> Path:
+        """Limits, as TOML."""
+        return self.root / "config.toml"
+
+    @property
+    def reactor_lock(self) -> Path:
+        """Held by the one process that advances this registry."""
+        return self.root / "reactor.lock"
+
+    def run(self, key: Digest) -> Path:
+        """The folder of one run key."""
+        return self.root / "runs" / key
+
+    @property
+    def exists(self) -> bool:
+        """Whether a registry was made here."""
+        return self.config.is_file()
+
+    def require(self) -> Home:
+        """This home, if a registry was made here; else InputError."""
+        if not self.exists:
+            raise InputError(
+                f"There is no registry at {self.root}.",
+                remedy="Make one with `still init`, or name another with --registry DIR.",
+                code="registry.missing",
+            )
+        return self
+
+
+def locate(explicit: Path | None, cwd: Path) -> Home:
+    """The home that a command means: --registry, else STILL_REGISTRY, else the nearest .still/.
+
+    Without any, `.still/` in the current folder, which may not exist yet.
+    """
+    if explicit is not None:
+        return Home(explicit)
+    if os.environ.get(VARIABLE):
+        return Home(Path(os.environ[VARIABLE]))
+    for folder in (cwd, *cwd.parents):
+        if (folder / FOLDER / "config.toml").is_file():
+            return Home(folder / FOLDER)
+    return Home(cwd / FOLDER)
