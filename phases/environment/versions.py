@@ -97,7 +97,7 @@ RANGES = (
     Range(
         package="coremltools",
         level="refused",
-        reason="only 9.0 is known: conversion relies on how it reads torch.export graphs with state",
+        reason="only 9.0 is known: conversion relies on how it reads torch.export graphs",
         remedy="Install coremltools==9.0.",
     ),
     Range(package="numpy", start="2.0", end="3", level="ok", reason="tested with 2.4"),
