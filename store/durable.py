@@ -1,0 +1,93 @@
+"""What "durable" means on this machine, and how the disk's refusals are told.
+
+Owns the fsync calls and the translation of OSError. Rules: an fsync that fails is never retried
+and never acknowledged (the kernel may already have dropped the dirty pages, so a second fsync that
+succeeds proves nothing); a failed write is a StorageError, a failed read of somebody's file an
+InputError, so the user learns which disk to look at.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schemas.errors import InputError, StorageError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def sync(descriptor: int) -> None:
+    """Wait until what was written through `descriptor` survives a power cut.
+
+    On macOS fsync leaves data in the drive's own cache; F_FULLFSYNC empties that too (fcntl(2)).
+    Raises OSError.
+    """
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` (new, renamed, removed) durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """Turn an OSError raised while writing to `where` into a StorageError with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(where, error) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError raised while reading the user's `path` into an InputError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or "unknown error"
+        raise InputError(
+            f"{shown(path)} cannot be read: {reason}.",
+            remedy="Check the path and its permissions, then try again.",
+            code="file.unreadable",
+        ) from error
+
+
+def shown(path: Path | str) -> str:
+    """`path` as it may be printed: bytes that are not UTF-8 appear as escapes."""
+    text = os.fspath(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def _refusal(where: Path, error: OSError) -> StorageError:
+    if error.errno in _FULL:
+        return StorageError(
+            f"The disk under {where} is full.",
+            remedy="Free some space, then run the same command again; nothing was recorded.",
+            code="store.full",
+        )
+    if error.errno in _READ_ONLY:
+        return StorageError(
+            f"{where} may not be written to.",
+            remedy="Make it writable for this user, then run the same command again.",
+            code="store.read_only",
+        )
+    return StorageError(
+        f"Writing under {where} failed: {error.strerror or error}.",
+        remedy="Check the disk (its kernel log, its cable, its quota), then try again;"
+        " nothing was recorded.",
+        code="store.io",
+    )

@@ -1,0 +1,288 @@
+"""How bytes enter the store: staged out of sight, made durable, then shown all at once.
+
+Owns `objects/tmp/`. A batch has a folder of its own there, locked (flock) as long as its process
+lives, so that what a crash left behind can be told from work in progress without trusting process
+ids. The protocol of a batch:
+
+    1. each source is copied into the folder while it is hashed, made read-only, and fsynced;
+    2. `commit` renames each copy to `objects/ab/cdef…`, unless the object is already there;
+    3. it fsyncs every folder that took part, also for objects that were already there: whoever
+       renamed them may have died before his own fsync;
+    4. only then are the digests acknowledged.
+
+A crash before 2 leaves nothing visible, a crash later leaves whole objects that nobody refers to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import InputError, IntegrityError, StorageError
+from store.durable import reading, shown, sync, sync_folder, writing
+from store.hashing import FileHash, Hasher, chunks
+
+TEMPORARY = "tmp"
+"""Name of the staging area under `objects/`."""
+
+_OBJECT_MODE = 0o444
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+# O_NONBLOCK: opening a fifo that nobody writes to would otherwise hang before we can refuse it.
+_SOURCE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What the store knows about bytes it has taken."""
+
+    digest: str
+    size: int
+    """Bytes."""
+    sha256: str | None = None
+    """When it was asked for."""
+
+
+@dataclass(frozen=True)
+class _Staged:
+    temporary: Path
+    stored: Stored
+
+
+def object_path(objects: Path, digest: str) -> Path:
+    """Where the object of that name lives: two characters of folder, the rest is the file name."""
+    return objects / digest[:2] / digest[2:]
+
+
+class Batch:
+    """Copies waiting to be shown. `add_…` may be called from several threads."""
+
+    def __init__(self, *, objects: Path, folder: Path) -> None:
+        self._objects = objects
+        self._folder = folder
+        self._names = itertools.count()
+        self._staged: list[_Staged] = []
+
+    def add_bytes(self, data: bytes, *, sha256: bool = False) -> Stored:
+        """Stage `data`. Raises StorageError."""
+        hasher = Hasher(sha256=sha256, expected=len(data))
+        with writing(self._objects), self._temporary() as (path, descriptor):
+            _write(descriptor, memoryview(data), hasher)
+            _seal(descriptor, hasher.result())
+        return self._remember(path, hasher.result())
+
+    def add_file(self, source: Path, *, sha256: bool = False) -> Stored:
+        """Stage the content of the regular file `source`.
+
+        Raises InputError when it cannot be read, is not a regular file, or changes meanwhile;
+        StorageError when the disk refuses the copy.
+        """
+        with reading(source):
+            before = os.lstat(source)
+        refuse_special(source, before.st_mode)
+        with reading(source):
+            descriptor = os.open(source, _SOURCE)
+        try:
+            return self._add_open(source, descriptor, sha256=sha256)
+        finally:
+            os.close(descriptor)
+
+    def commit(self) -> None:
+        """Show everything that was staged; returns when it is durable.
+
+        Raises StorageError; IntegrityError when an object that is already there has another length.
+        """
+        with writing(self._objects):
+            for staged in self._staged:
+                self._show(staged)
+            for name in sorted({staged.stored.digest[:2] for staged in self._staged}):
+                sync_folder(self._objects / name)
+            sync_folder(self._objects)
+
+    def _add_open(self, source: Path, descriptor: int, *, sha256: bool) -> Stored:
+        before = os.fstat(descriptor)
+        refuse_special(source, before.st_mode)
+        hasher = Hasher(sha256=sha256, expected=before.st_size)
+        with writing(self._objects), self._temporary() as (path, copy):
+            for piece in _pieces(source, descriptor, before.st_size):
+                _write(copy, piece, hasher)
+            refuse_changed(source, before, os.fstat(descriptor), hasher.result().size)
+            _seal(copy, hasher.result())
+        return self._remember(path, hasher.result())
+
+    @contextmanager
+    def _temporary(self) -> Iterator[tuple[Path, int]]:
+        path = self._folder / str(next(self._names))
+        descriptor = os.open(path, _NEW_FILE, 0o600)
+        try:
+            yield path, descriptor
+        finally:
+            os.close(descriptor)
+
+    def _remember(self, temporary: Path, found: FileHash) -> Stored:
+        stored = Stored(digest=found.digest, size=found.size, sha256=found.sha256)
+        self._staged.append(_Staged(temporary, stored))
+        return stored
+
+    def _show(self, staged: _Staged) -> None:
+        target = object_path(self._objects, staged.stored.digest)
+        try:
+            present = target.lstat()
+        except FileNotFoundError:
+            target.parent.mkdir(exist_ok=True)
+            staged.temporary.rename(target)
+            return
+        if not stat.S_ISREG(present.st_mode) or present.st_size != staged.stored.size:
+            raise corrupt(
+                staged.stored.digest,
+                target,
+                f"it has {present.st_size} bytes instead of {staged.stored.size}",
+            )
+
+
+def corrupt(digest: str, path: Path, what: str) -> IntegrityError:
+    """Make the error for an object whose bytes are not what its name says."""
+    return IntegrityError(
+        f"Object {digest} is corrupt: {what}.",
+        remedy=f"Move {path} away and publish the same content again, or restore it from a backup;"
+        " then run `still fsck`.",
+        code="store.corrupt",
+    )
+
+
+def refuse_special(path: Path, mode: int) -> None:
+    """Raise InputError unless `mode` (st_mode, not followed) is that of a regular file."""
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISLNK(mode):
+        raise InputError(
+            f"{shown(path)} is a symbolic link.",
+            remedy="Publish what it points to, or a copy with the links resolved (`cp -rL`).",
+            code="file.symlink",
+        )
+    kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file (a fifo, socket or device)"
+    raise InputError(
+        f"{shown(path)} is {kind}.",
+        remedy="Only regular files can be stored; leave it out, then try again.",
+        code="file.special",
+    )
+
+
+def refuse_changed(
+    path: Path, before: os.stat_result, after: os.stat_result, size: int | None = None
+) -> None:
+    """Raise InputError when a file is not what it was; `size` is the number of bytes read."""
+    if signature(before) == signature(after) and size in (None, after.st_size):
+        return
+    raise InputError(
+        f"{shown(path)} changed while it was being read.",
+        remedy="Wait until nothing writes to it any more, then try again; nothing was recorded.",
+        code="file.changed",
+    )
+
+
+def signature(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes whenever a file's content may have changed."""
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mode,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+@contextmanager
+def batch(objects: Path) -> Iterator[Batch]:
+    """Open a batch whose folder goes away with it, whatever happens.
+
+    Raises StorageError when the store is missing, full or read-only.
+    """
+    folder, lock = _claim(objects)
+    try:
+        yield Batch(objects=objects, folder=folder)
+    finally:
+        # What cannot be removed now (a failing disk) is swept by fsck; the first error matters.
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def sweep(objects: Path, *, now: float, min_age: float) -> tuple[str, ...]:
+    """Remove what dead processes left in `objects/tmp/`; returns the removed names.
+
+    A folder goes when nobody holds its lock and it is older than `min_age` seconds at `now` (Unix
+    time). Raises StorageError.
+    """
+    area = objects / TEMPORARY
+    if not area.is_dir():
+        return ()
+    with writing(objects):
+        return tuple(
+            path.name
+            for path in sorted(area.iterdir())
+            if now - path.lstat().st_mtime >= min_age and _remove_if_free(path)
+        )
+
+
+def _claim(objects: Path) -> tuple[Path, int]:
+    area = objects / TEMPORARY
+    with writing(objects):
+        try:
+            area.mkdir(exist_ok=True)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"There is no store at {objects}.",
+                remedy="Run `still init` first, or name the registry with --registry.",
+                code="store.absent",
+            ) from error
+        folder = Path(tempfile.mkdtemp(dir=area, prefix="put-"))
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return folder, lock
+
+
+def _remove_if_free(path: Path) -> bool:
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+        return True
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _pieces(source: Path, descriptor: int, size: int) -> Iterator[memoryview]:
+    with reading(source):
+        yield from chunks(descriptor, size)
+
+
+def _write(descriptor: int, data: memoryview | bytes, hasher: Hasher) -> None:
+    hasher.update(data)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _seal(descriptor: int, expected: FileHash) -> None:
+    os.fchmod(descriptor, _OBJECT_MODE)
+    sync(descriptor)
+    length = os.fstat(descriptor).st_size
+    if length != expected.size:
+        raise StorageError(
+            f"The disk kept {length} of {expected.size} bytes.",
+            remedy="Check the disk, then try again; nothing was recorded.",
+            code="store.short_write",
+        )

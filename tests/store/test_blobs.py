@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import InputError, IntegrityError, ReferenceError_, StillError, StorageError
+from store.blobs import BlobStore
+
+ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
+
+
+def code_of(error: pytest.ExceptionInfo[StillError]) -> str:
+    assert error.value.remedy
+    return error.value.code
+
+
+def temporaries(store: BlobStore) -> list[Path]:
+    return list((store.root / "tmp").iterdir())
+
+
+def test_an_object_lives_where_its_digest_says_and_is_read_only(store: BlobStore) -> None:
+    stored = store.put_bytes(b"abc", sha256=True)
+    place = store.root / "64" / ABC[2:]
+    assert (stored.digest, stored.size) == (ABC, 3)
+    assert stored.sha256 is not None
+    assert place.read_bytes() == b"abc"
+    assert stat.S_IMODE(place.stat().st_mode) == 0o444
+    assert temporaries(store) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(data=st.binary(max_size=5000))
+def test_what_was_put_is_read_back(store: BlobStore, data: bytes) -> None:
+    digest = store.put_bytes(data).digest
+    assert store.read(digest) == data
+    assert store.verify(digest) == store.size(digest) == len(data)
+    with store.open(digest) as blob:
+        assert blob.read() == data
+
+
+def test_a_file_and_its_bytes_have_one_digest(store: BlobStore, tmp_path: Path) -> None:
+    data = os.urandom(5 << 20)  # more than one chunk
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    assert store.put_file(source) == store.put_bytes(data)
+
+
+def test_a_present_object_is_not_rewritten(store: BlobStore) -> None:
+    place = store.path(store.put_bytes(b"abc").digest)
+    before = place.stat()
+    store.put_bytes(b"abc")
+    after = place.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert temporaries(store) == []
+
+
+def test_putting_onto_a_truncated_object_is_refused_by_name(store: BlobStore) -> None:
+    place = store.path(store.put_bytes(b"abc").digest)
+    place.chmod(0o644)
+    place.write_bytes(b"a")
+    with pytest.raises(IntegrityError, match=ABC) as error:
+        store.put_bytes(b"abc")
+    assert code_of(error) == "store.corrupt"
+
+
+def test_a_corrupt_object_is_told_by_name_on_read_and_verify(store: BlobStore) -> None:
+    place = store.path(store.put_bytes(b"abc").digest)
+    place.chmod(0o644)
+    place.write_bytes(b"abd")
+    with pytest.raises(IntegrityError, match=ABC) as error:
+        store.read(ABC)
+    assert code_of(error) == "store.corrupt"
+    with pytest.raises(IntegrityError, match=ABC):
+        store.verify(ABC)
+    assert store.read(ABC, verify=False) == b"abd"
+
+
+def test_a_missing_object_is_told_by_name(store: BlobStore) -> None:
+    assert not store.has(ABC)
+    with pytest.raises(IntegrityError, match=ABC) as error:
+        store.path(ABC)
+    assert code_of(error) == "store.missing"
+
+
+def test_a_text_that_is_no_digest_reaches_no_file(store: BlobStore) -> None:
+    for text in ("../../etc/passwd", "", ABC[:12], ABC.upper()):
+        with pytest.raises(ValueError, match="not a digest"):
+            store.path(text)
+
+
+def test_all_digests_are_listed_in_order_and_nothing_else(store: BlobStore) -> None:
+    stored = sorted(store.put_bytes(bytes([n])).digest for n in range(20))
+    (store.root / "64").mkdir(exist_ok=True)
+    (store.root / "64" / "notes.txt").touch()
+    (store.root / "README").touch()
+    assert list(store.digests()) == stored
+
+
+def test_a_unique_prefix_of_four_or_more_is_resolved(store: BlobStore) -> None:
+    store.put_bytes(b"abc")
+    for prefix in (ABC[:4], ABC[:12].upper(), ABC):
+        assert store.resolve_prefix(prefix) == ABC
+
+
+def test_a_prefix_that_names_nothing_or_two_things_is_refused(store: BlobStore) -> None:
+    store.put_bytes(b"abc")
+    twin = store.root / "64" / (ABC[2:12] + "0" * 52)
+    twin.touch()
+    with pytest.raises(ReferenceError_) as ambiguous:
+        store.resolve_prefix(ABC[:12])
+    assert code_of(ambiguous) == "ref.ambiguous"
+    for prefix in ("0000", ABC[:3], "6437*", "", "../."):
+        with pytest.raises(ReferenceError_) as unknown:
+            store.resolve_prefix(prefix)
+        assert code_of(unknown) == "ref.unknown"
+
+
+def test_links_and_special_files_are_refused_and_leave_nothing(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    link, fifo, sock = tmp_path / "link", tmp_path / "fifo", tmp_path / "sock"
+    (tmp_path / "file").write_bytes(b"abc")
+    link.symlink_to(tmp_path / "file")
+    os.mkfifo(fifo)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(sock))
+        for path, code in (
+            (link, "file.symlink"),
+            (fifo, "file.special"),
+            (sock, "file.special"),
+            (tmp_path, "file.special"),
+            (tmp_path / "absent", "file.unreadable"),
+        ):
+            with pytest.raises(InputError, match=path.name) as error:
+                store.put_file(path)
+            assert code_of(error) == code
+    assert list(store.digests()) == []
+    assert temporaries(store) == []
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(store: BlobStore, tmp_path: Path) -> None:
+    source = tmp_path / "growing"
+    source.write_bytes(bytes(32 << 20))
+    done, started = threading.Event(), threading.Event()
+
+    def scribble() -> None:
+        with source.open("r+b", buffering=0) as file:
+            while not done.is_set():
+                file.seek(0)
+                file.write(os.urandom(16))
+                started.set()
+
+    writer = threading.Thread(target=scribble)
+    writer.start()
+    started.wait()
+    try:
+        with pytest.raises(InputError, match="changed while it was being read") as error:
+            store.put_file(source)
+    finally:
+        done.set()
+        writer.join()
+    assert code_of(error) == "file.changed"
+    assert list(store.digests()) == []
+    assert temporaries(store) == []
+
+
+def test_a_failed_fsync_is_never_acknowledged(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("store.staging.sync", broken)
+    with pytest.raises(StorageError, match="Input/output error") as error:
+        store.put_bytes(b"abc")
+    assert code_of(error) == "store.io"
+    assert list(store.digests()) == []
+    assert temporaries(store) == []
+
+
+def test_a_failed_directory_fsync_is_never_acknowledged_even_for_a_present_object(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    store.put_bytes(b"abc")
+    monkeypatch.setattr("store.staging.sync_folder", broken)
+    for data in (b"abc", b"new"):
+        with pytest.raises(StorageError):
+            store.put_bytes(data)
+
+
+def test_a_batch_without_commit_stores_nothing(store: BlobStore) -> None:
+    with store.batch() as batch:
+        batch.add_bytes(b"abc")
+        assert not store.has(ABC)
+    assert not store.has(ABC)
+    assert temporaries(store) == []
+
+
+def test_writing_to_a_store_that_was_never_made_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="still init") as error:
+        BlobStore(tmp_path / "nowhere" / "objects").put_bytes(b"abc")
+    assert code_of(error) == "store.absent"
+
+
+def test_creating_a_store_twice_keeps_its_objects(store: BlobStore) -> None:
+    store.put_bytes(b"abc")
+    assert BlobStore.create(store.root).read(ABC) == b"abc"
