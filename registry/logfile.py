@@ -97,7 +97,7 @@ def tail(fd: int, *, since: int | None = None) -> Tail:
     if not found.complete:
         return Tail(end=START, ts="", lines=[])
     last = found.complete[-1]
-    return Tail(end=last.after, ts=str(last.fields.get("ts", "")), lines=found.complete)
+    return Tail(end=last.after, ts=last.ts, lines=found.complete)
 
 
 def _scan_from(block: bytes, start: int) -> chain.Scan:

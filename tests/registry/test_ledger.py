@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -299,16 +300,31 @@ def test_a_removed_or_exchanged_line_is_found(ledger: Ledger, path: Path) -> Non
         assert caught.value.code == "ledger.broken"
 
 
-def test_a_foreign_line_that_is_chained_but_not_canonical_fails_the_audit(
-    ledger: Ledger, path: Path
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ((b'"size":1', b'"size": 1'), "canonical"),
+        ((b'"size":1', b'"size":1,"size":1'), "canonical"),
+        ((b'"size":1', b'"size":01'), "not an event"),
+        ((b'"seq":1', b'"seq":1,"surprise":1'), "form"),
+        ((b'"batch":"1/1"', b'"batch":"2/1"'), "form"),
+    ],
+)
+def test_a_foreign_line_is_found_by_the_audit_though_its_hash_is_right(
+    ledger: Ledger, path: Path, change: tuple[bytes, bytes], reason: str
 ) -> None:
-    import hashlib
-    import json
-
     ledger.append([published(1)])
-    (line,) = path.read_bytes().splitlines()
-    body = json.dumps(json.loads(line[65:])).encode()
+    body = path.read_bytes()[65:-1].replace(*change)
     path.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\t" + body + b"\n")
     fault = ledger.audit().fault
     assert fault is not None
-    assert "canonical" in fault.message
+    assert reason in fault.message
+
+
+def test_what_looks_like_an_envelope_inside_a_payload_is_not_one(ledger: Ledger) -> None:
+    spoof = '},"prev":"' + "0" * 64 + '","seq":9,"ts":"","type":"x","v":1}'
+    events = ledger.append([published(1, text=spoof, prev={"prev": spoof})])
+    other = Ledger(ledger.path, lambda: NOON, Actor(user='}{"\\', host='"},"batch":"9/9"'))
+    events += other.append([published(2)])
+    assert tuple(ledger.read()) == events
+    assert ledger.audit().fault is None

@@ -1,0 +1,72 @@
+"""Old events stay readable, new ones are refused by name, unknown ones pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.errors import InputError, IntegrityError
+from schemas.event import GENESIS, Actor, Event
+from schemas.events import EVENTS, Payload, TagMoved
+from schemas.upcast import UPCASTERS, payload_of
+
+
+class Named(Payload):
+    TYPE = "thing.named"
+    VERSION = 3
+    name: str
+    lang: str
+
+
+def _named(v: int, **data: object) -> Event:
+    return Event(
+        seq=1,
+        prev=GENESIS,
+        ts="2026-11-22T12:00:00.000000Z",
+        type="thing.named",
+        v=v,
+        actor=Actor(user="ada", host="h"),
+        batch="1/1",
+        data=dict(data),
+    )
+
+
+STEPS = {
+    ("thing.named", 1): lambda data: {"name": data["title"]},
+    ("thing.named", 2): lambda data: {**data, "lang": "en"},
+}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [_named(1, title="x"), _named(2, name="x"), _named(3, name="x", lang="en")],
+    ids=["two steps", "one step", "present"],
+)
+def test_every_version_reads_as_the_present_one(event: Event) -> None:
+    found = payload_of(event, known={"thing.named": Named}, upcasters=STEPS)
+    assert found == Named(name="x", lang="en")
+
+
+def test_a_newer_version_says_to_upgrade() -> None:
+    with pytest.raises(InputError, match="Upgrade") as caught:
+        payload_of(_named(4, name="x"), known={"thing.named": Named}, upcasters=STEPS)
+    assert caught.value.code == "event.too_new"
+
+
+def test_an_unknown_type_is_nothing_here() -> None:
+    assert payload_of(_named(1, whatever=1)) is None
+
+
+def test_a_malformed_payload_is_named() -> None:
+    event = _named(1, name="n").model_copy(update={"type": TagMoved.TYPE})
+    with pytest.raises(IntegrityError, match=r"Event 1 \(tag.moved\)"):
+        payload_of(event)
+
+
+def test_every_older_version_has_an_upcaster() -> None:
+    missing = [
+        (name, version)
+        for name, model in EVENTS.items()
+        for version in range(1, model.VERSION)
+        if (name, version) not in UPCASTERS
+    ]
+    assert missing == []
