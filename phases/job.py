@@ -8,7 +8,6 @@ removed when the run's outcome is recorded).
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,21 +57,6 @@ class Outcome(Value):
     products: tuple[Product, ...] = ()
     failure: Failure | None = None
     seconds: float
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` atomically; durable when this returns."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
-    with temp.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temp.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read_outcome(folder: Path, attempt: int) -> Outcome | None:

@@ -17,11 +17,10 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from phases.catalog import phase_function
 from phases.contract import Context, Input, Put
-from phases.job import Failure, Job, JobInput, Outcome, write_durably
+from phases.job import Failure, Job, JobInput, Outcome
 from registry.home import Home
 from schemas import canonical
 from schemas.artifact import FileFact, Product
@@ -29,6 +28,7 @@ from schemas.digest import Digest
 from schemas.errors import PhaseError, StillError
 from store.blobs import BlobStore
 from store.checkout import link_tree
+from store.durable import replace_durably
 from store.hashing import hash_file
 from store.trees import put_tree, read_tree
 
@@ -173,17 +173,13 @@ def main(arguments: Sequence[str]) -> int:
     for descriptor in _inherited():
         os.set_inheritable(descriptor, False)
     outcome = execute(home, key)
-    write_durably(home.run(key) / "outcome.json", canonical.encode(_plain(outcome)))
+    replace_durably(home.run(key) / "outcome.json", canonical.encode(outcome.to_json()))
     return 0
 
 
 def _inherited() -> tuple[int, ...]:
     named = os.environ.pop("STILL_RUN_LOCK_FD", "")
     return (int(named),) if named else ()
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    return outcome.to_json()
 
 
 if __name__ == "__main__":

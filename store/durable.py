@@ -43,6 +43,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def replace_durably(path: Path, data: bytes) -> None:
+    """Replace the file `path` by `data`, whole or not at all; durable when this returns.
+
+    Raises StorageError.
+    """
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        with temp.open("wb") as file:
+            file.write(data)
+            file.flush()
+            sync(file.fileno())
+        temp.replace(path)
+        sync_folder(path.parent)
+
+
 @contextmanager
 def writing(where: Path) -> Iterator[None]:
     """Turn an OSError raised while writing to `where` into a StorageError with a remedy."""
