@@ -1,0 +1,92 @@
+"""Where concrete things meet: one registry's ledger, store, state, projection and reactor.
+
+Everything is made on first use, so a command pays only for what it touches.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from registry.home import Home
+from schemas.event import Actor
+
+if TYPE_CHECKING:
+    from phases.reactor import Notice, Reactor
+    from registry.fold import State
+    from registry.ledger import Ledger
+    from registry.projection import Projection
+    from store.blobs import BlobStore
+
+
+def clock() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+def actor() -> Actor:
+    """Who is running this command."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no passwd entry, as in some containers
+        user = f"uid-{os.getuid()}"
+    return Actor(user=user, host=platform.node() or "localhost")
+
+
+@dataclass
+class Session:
+    """One open registry."""
+
+    home: Home
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        from registry.ledger import Ledger
+
+        return Ledger(self.home.log, clock, actor())
+
+    @cached_property
+    def store(self) -> BlobStore:
+        """The store."""
+        from store.blobs import BlobStore
+
+        return BlobStore(self.home.objects)
+
+    @cached_property
+    def projection(self) -> Projection:
+        """The projection; importing DuckDB costs 100 ms."""
+        from registry.projection import Projection
+
+        return Projection(self.home.projection, self.home.log)
+
+    def state(self) -> State:
+        """The folded state as of now."""
+        from registry.fold import State
+
+        return State().apply_all(self.ledger.read())
+
+    def reactor(self, listener: Callable[[Notice], None] = lambda _: None) -> Reactor:
+        """A reactor over this registry with the real catalog."""
+        from phases.catalog import CATALOG
+        from phases.reactor import Reactor
+
+        return Reactor(
+            home=self.home,
+            ledger=self.ledger,
+            store=self.store,
+            catalog=CATALOG,
+            clock=clock,
+            listener=listener,
+        )
+
+
+def open_registry(home: Home) -> Session:
+    """Open a registry that exists. Raises InputError when there is none."""
+    return Session(home.require())
