@@ -1,0 +1,27 @@
+"""An interpreter for saved Core ML programs, with kernels written from the documentation.
+
+It opens an `.mlpackage` (an ML program for iOS18), says what is in it, and runs its functions on
+any machine, so that a conversion's numbers can be checked without a Mac. See interpreter.py for
+what a result means and what it does not.
+"""
+
+from __future__ import annotations
+
+from phases.mil.checks import unknown_ops
+from phases.mil.interpreter import Interpreter, Mode, RunResult
+from phases.mil.package import Package, Signature, StateUse, quiet_coremltools
+from phases.mil.tally import RunStats
+from phases.mil.tensortype import TensorType
+
+__all__ = [
+    "Interpreter",
+    "Mode",
+    "Package",
+    "RunResult",
+    "RunStats",
+    "Signature",
+    "StateUse",
+    "TensorType",
+    "quiet_coremltools",
+    "unknown_ops",
+]

@@ -1,0 +1,35 @@
+"""The one table of operations that the interpreter knows. What is not here is an error.
+
+Two families differ in what follows a kernel. Operations that compute make new numbers: their float
+results are measured, and rounded in declared mode. Operations that move hand on numbers that were
+measured and rounded when they were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from phases.mil import (
+    ops_elementwise,
+    ops_indexing,
+    ops_linear,
+    ops_reduction,
+    ops_shape,
+    ops_state,
+)
+
+Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
+
+COMPUTING: Mapping[str, Kernel] = {
+    **ops_elementwise.OPS,
+    **ops_linear.OPS,
+    **ops_reduction.OPS,
+}
+MOVING: Mapping[str, Kernel] = {
+    **ops_indexing.OPS,
+    **ops_shape.OPS,
+    **ops_state.OPS,
+}
+OPS: Mapping[str, Kernel] = {**COMPUTING, **MOVING}

@@ -1,0 +1,92 @@
+"""What a run measures: how large numbers grew, and where the first non-finite one was born.
+
+Rules: only float results of operations that compute are measured; constants, inputs and moved
+numbers are not. A non-finite element counts where it is born, not where it is passed on: a NaN
+counts unless an operand holds a NaN, an infinity unless an operand holds an infinity of the same
+sign. So a causal mask of -inf is no finding, a sum that turns it into NaN is, and so is an overflow
+beside it to +inf. (An overflow to -inf in the very operation that adds such a mask is not seen.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FLOAT16_MAX = 65504.0
+"""The largest finite fp16 number. Above it (from 65520 on) rounding gives infinity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStats:
+    """Measurements of one run."""
+
+    executed: int
+    """Operations run, constants not counted."""
+    max_abs: float
+    """Largest finite |x| of any measured result, before it was rounded to its declared dtype."""
+    max_abs_op: str
+    """Which operation made it, as `type:result`; empty when nothing was measured."""
+    nonfinite: int
+    """Non-finite elements, counted where they are born."""
+    first_nonfinite_op: str | None
+    """The first operation that bore one."""
+
+
+class Tally:
+    """Collects the statistics of one run."""
+
+    def __init__(self) -> None:
+        self.executed = 0
+        self._max_abs = 0.0
+        self._max_abs_op = ""
+        self._nonfinite = 0
+        self._first: str | None = None
+
+    def measure(self, label: str, raw: Tensor, rounded: Tensor, operands: Iterable[Tensor]) -> None:
+        """Take one float result into account: as computed, and as rounded to its dtype."""
+        if raw.numel() == 0:
+            return
+        peak = _peak(raw)
+        if not math.isfinite(peak):
+            finite = raw[raw.isfinite()]
+            self._grow(label, _peak(finite) if finite.numel() else 0.0)
+        else:
+            self._grow(label, peak)
+        if not peak <= FLOAT16_MAX:  # also when it is NaN
+            self._count(label, rounded, operands)
+
+    def stats(self) -> RunStats:
+        """The measurements so far."""
+        return RunStats(
+            executed=self.executed,
+            max_abs=self._max_abs,
+            max_abs_op=self._max_abs_op,
+            nonfinite=self._nonfinite,
+            first_nonfinite_op=self._first,
+        )
+
+    def _grow(self, label: str, peak: float) -> None:
+        if peak > self._max_abs:
+            self._max_abs, self._max_abs_op = peak, label
+
+    def _count(self, label: str, result: Tensor, operands: Iterable[Tensor]) -> None:
+        floats = [operand for operand in operands if operand.is_floating_point()]
+        tests = (torch.isnan, torch.isposinf, torch.isneginf)
+        born = sum(
+            int(test(result).sum())
+            for test in tests
+            if not any(bool(test(operand).any()) for operand in floats)
+        )
+        self._nonfinite += born
+        if born and self._first is None:
+            self._first = label
+
+
+def _peak(values: Tensor) -> float:
+    """Largest |x|; NaN or infinity when there is one."""
+    low, high = values.aminmax()
+    return max(-float(low), float(high)) if not torch.isnan(low) else math.nan
