@@ -1,0 +1,33 @@
+"""The student: a plain PyTorch Llama-architecture decoder, its folder format and greedy decoding.
+
+Owns the one model that teacher, untrained and trained students are all loaded into, so that every
+comparison runs the same code. Rules: parameter names and `config.json` are Hugging Face's, so a
+folder goes either way unchanged; weights travel as safetensors, never as pickle; whatever this
+model cannot express (RoPE scaling, biases, other activations) is refused, never approximated.
+"""
+
+from __future__ import annotations
+
+from phases.student.config import StudentConfig
+from phases.student.decoding import Session, generate
+from phases.student.folder import (
+    from_shape,
+    from_teacher_layers,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+)
+from phases.student.model import KeyValues, Student
+
+__all__ = [
+    "KeyValues",
+    "Session",
+    "Student",
+    "StudentConfig",
+    "from_shape",
+    "from_teacher_layers",
+    "generate",
+    "load_checkpoint",
+    "read_config",
+    "save_checkpoint",
+]
