@@ -1,0 +1,252 @@
+"""Publishing by hand: a file or folder from outside becomes an artifact with origin `imported`.
+
+Everything is checked before a byte is stored, by kind: weights without pickles, code or odd paths,
+shapes that fit the architecture, policies that parse. Publishing the same thing twice records
+nothing new.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cli.wiring import Session
+from schemas import canonical
+from schemas.artifact import PUBLISHABLE, Form, Kind, Parent
+from schemas.digest import Digest
+from schemas.errors import InputError, RecipeError, UntrustedFileError
+from schemas.event import Event
+from schemas.events import ArtifactPublished
+from schemas.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What publishing came to."""
+
+    digest: Digest
+    kind: Kind
+    size: int
+    new: bool
+    """False: this very artifact had been published before."""
+
+
+def parse_kind(text: str) -> Kind:
+    """A kind that may be published by hand. Raises InputError."""
+    allowed = ", ".join(sorted(PUBLISHABLE))
+    try:
+        kind = Kind(text)
+    except ValueError as error:
+        raise InputError(
+            f"There is no artifact kind {text!r}.",
+            remedy=f"Kinds that can be published: {allowed}.",
+            code="publish.unknown_kind",
+        ) from error
+    if kind not in PUBLISHABLE:
+        raise InputError(
+            f"A {kind} can not be published by hand: it comes from recorded runs only.",
+            remedy=f"Kinds that can be published: {allowed}.",
+            code="publish.not_publishable",
+        )
+    return kind
+
+
+def publish(
+    session: Session,
+    path: Path,
+    kind: Kind,
+    *,
+    name: str | None = None,
+    meta: Mapping[str, str] | None = None,
+    parents: tuple[Parent, ...] = (),
+) -> Publication:
+    """Check, store and record one file or folder (a folder is a tree).
+
+    Raises InputError or UntrustedFileError when it is not what its kind asks for; nothing was
+    stored then.
+    """
+    if not path.exists():
+        raise InputError(
+            f"There is nothing at {path}.", remedy="Check the path.", code="publish.missing"
+        )
+    if kind is Kind.RECIPE:
+        raise InputError(
+            "A recipe is published with everything it names.",
+            remedy="Use `still run RECIPE`, or drop it into the inbox.",
+            code="publish.recipe",
+        )
+    if kind is Kind.POLICY:
+        return publish_policy(session, path, name=name)
+    summary = _CHECKS.get(kind, _no_check)(path)
+    facts: dict[str, Any] = {"meta": dict(meta or {}), **summary}
+    form: Form = "tree" if path.is_dir() else "blob"
+    digest, size = _stored(session, path, form)
+    return record(
+        session,
+        ArtifactPublished(
+            digest=digest,
+            kind=kind,
+            form=form,
+            size=size,
+            origin="imported",
+            name=name or path.name,
+            parents=parents,
+            facts=facts,
+        ),
+    )
+
+
+def publish_policy(session: Session, path: Path, *, name: str | None = None) -> Publication:
+    """Store a policy (TOML) in canonical form, so that layout and comments do not change its digest."""
+    policy = read_policy(path.read_bytes(), where=str(path))
+    data = canonical.encode(policy.to_json())
+    stored = session.store.put_bytes(data)
+    return record(
+        session,
+        ArtifactPublished(
+            digest=stored.digest,
+            kind=Kind.POLICY,
+            form="blob",
+            size=len(data),
+            origin="imported",
+            name=name or policy.name,
+            facts={"policy": policy.to_json()},
+        ),
+    )
+
+
+def read_policy(data: bytes, *, where: str) -> Policy:
+    """A policy from TOML (or the canonical JSON of one). Raises RecipeError."""
+    try:
+        document = (
+            canonical.decode(data) if data.lstrip()[:1] == b"{" else tomllib.loads(data.decode())
+        )
+        return Policy.model_validate(document)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"{where} is not valid TOML: {error}.",
+            remedy="Mend that line.",
+            code="policy.bad_toml",
+        ) from error
+    except ValidationError as error:
+        raise RecipeError(
+            f"{where} is not a policy: {explain(error)}.",
+            remedy="See docs/design.md and examples/policies/ for the form.",
+            code="policy.invalid",
+        ) from error
+
+
+def record(session: Session, fact: ArtifactPublished) -> Publication:
+    """Append the fact unless the same publication is already recorded."""
+    state = session.state()
+    known = any(_same(p.fact, fact) for p in state.artifacts.get(fact.digest, ()))
+    new = not known and bool(
+        session.ledger.append([fact], since=state.seq, unless=_publishes(fact))
+    )
+    return Publication(digest=fact.digest, kind=fact.kind, size=fact.size, new=new)
+
+
+def explain(error: ValidationError) -> str:
+    """The first fault that pydantic found, as `where: what` (and how many more there are)."""
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    where = ".".join(str(part) for part in first["loc"])
+    what = first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    if first["type"] in ("enum", "literal_error") and isinstance(given, str):
+        what = f"{what}, not {given!r}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return (f"{where}: {what}" if where else what) + more
+
+
+def _stored(session: Session, path: Path, form: Form) -> tuple[Digest, int]:
+    from store.trees import put_tree
+
+    if form == "tree":
+        tree = put_tree(session.store, path)
+        return tree.digest, tree.size
+    stored = session.store.put_file(path)
+    return stored.digest, stored.size
+
+
+def _same(known: ArtifactPublished, fact: ArtifactPublished) -> bool:
+    return (known.kind, known.origin, known.name) == (fact.kind, fact.origin, fact.name) and (
+        known.facts == fact.facts
+    )
+
+
+def _publishes(fact: ArtifactPublished) -> Callable[[Event], bool]:
+    def same(event: Event) -> bool:
+        return event.type == ArtifactPublished.TYPE and _same(
+            ArtifactPublished.model_validate(event.data), fact
+        ) and event.data["digest"] == fact.digest
+
+    return same
+
+
+# -- what each kind asks for --------------------------------------------------------------------
+
+
+def _no_check(_path: Path) -> dict[str, Any]:
+    return {}
+
+
+def _check_checkpoint(path: Path) -> dict[str, Any]:
+    from phases.untrusted import check_model_folder, check_student_shapes
+
+    _require_folder(path, "checkpoint", "a Hugging Face folder with config.json and safetensors")
+    found = check_model_folder(path)
+    check_student_shapes(found.config, found.tensors)
+    return {"model_type": found.model_type}
+
+
+def _check_teacher(path: Path) -> dict[str, Any]:
+    from phases.untrusted import check_gguf, check_model_folder
+
+    if path.is_dir():
+        return {"format": "huggingface", "model_type": check_model_folder(path).model_type}
+    if path.suffix != ".gguf":
+        raise UntrustedFileError(
+            f"{path.name} is not a teacher: it is neither a folder nor a GGUF file.",
+            remedy="Give a Hugging Face folder (config.json, safetensors) or a .gguf file.",
+            code="teacher.unknown_format",
+        )
+    found = check_gguf(path)
+    return {"format": "gguf", "architecture": found.architecture}
+
+
+def _check_mlpackage(path: Path) -> dict[str, Any]:
+    from phases.untrusted import check_mlpackage
+
+    _require_folder(path, "mlpackage", "a .mlpackage folder")
+    check_mlpackage(path)
+    return {}
+
+
+def _check_dataset(path: Path) -> dict[str, Any]:
+    from phases.records import read_header
+
+    _require_folder(path, "dataset", "a folder with dataset.json and the splits (docs/design.md)")
+    return {"dataset": read_header(path).to_json()}
+
+
+def _require_folder(path: Path, kind: str, form: str) -> None:
+    if not path.is_dir():
+        raise UntrustedFileError(
+            f"{path.name} is not a {kind}: it is one file.",
+            remedy=f"Give {form}.",
+            code=f"{kind}.not_a_folder",
+        )
+
+
+_CHECKS: dict[Kind, Callable[[Path], dict[str, Any]]] = {
+    Kind.CHECKPOINT: _check_checkpoint,
+    Kind.TEACHER: _check_teacher,
+    Kind.MLPACKAGE: _check_mlpackage,
+    Kind.DATASET: _check_dataset,
+}
