@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from registry import logfile
 from registry.ledger import Ledger
 from schemas.errors import StorageError
 from schemas.event import Actor
@@ -81,7 +80,7 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path) -> None:
     assert ledger.append([tag("after")])[0].seq == 2
 
 
-def test_a_disk_that_stays_full_refuses_each_append(tmp_path: Path) -> None:
+def test_a_disk_that_stays_full_refuses_each_append() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")
@@ -100,7 +99,7 @@ def test_after_a_failed_sync_nothing_more_is_acknowledged(
     ledger = Ledger(tmp_path / "events.log", lambda: NOON, SOMEONE)
     ledger.append([tag("good")])
     with monkeypatch.context() as broken_disk:
-        broken_disk.setattr(logfile.os, "fdatasync", refuse)
+        broken_disk.setattr(os, "fdatasync", refuse)
         with pytest.raises(StorageError, match="synced"):
             ledger.append([tag("lost")])
     with pytest.raises(StorageError) as caught:
@@ -113,8 +112,17 @@ def test_the_name_of_a_new_ledger_is_durable_before_its_first_event(
 ) -> None:
     order: list[str] = []
     fsync, pwrite = os.fsync, os.pwrite
-    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("folder"), fsync(fd))[1])
-    monkeypatch.setattr(os, "pwrite", lambda *a: (order.append("write"), pwrite(*a))[1])
+
+    def noted_fsync(fd: int) -> None:
+        order.append("folder")
+        fsync(fd)
+
+    def noted_pwrite(fd: int, data: bytes, offset: int) -> int:
+        order.append("write")
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "pwrite", noted_pwrite)
     ledger = Ledger(tmp_path / "events.log", lambda: NOON, SOMEONE)
     ledger.append([tag("a")])
     ledger.append([tag("b")])
