@@ -169,7 +169,7 @@ def _stored(session: Session, path: Path, form: Form) -> tuple[Digest, int]:
 
     if form == "tree":
         tree = put_tree(session.store, path)
-        return tree.digest, tree.size
+        return tree.digest, tree.payload
     stored = session.store.put_file(path)
     return stored.digest, stored.size
 

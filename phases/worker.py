@@ -29,7 +29,6 @@ from schemas.errors import PhaseError, StillError
 from store.blobs import BlobStore
 from store.checkout import link_tree
 from store.durable import replace_durably
-from store.hashing import hash_file
 from store.trees import put_tree, read_tree
 
 _PROGRESS_SECONDS = 0.2
@@ -43,22 +42,16 @@ class StoreSink:
 
     def put_file(self, path: Path, *, sha256: bool = False) -> Put:
         """Store one file durably; with its SHA-256 when asked."""
-        stored = self._store.put_file(path)
-        files = (self._fact(path.name, stored.digest),) if sha256 else ()
-        return Put(digest=stored.digest, size=stored.size, files=files)
+        found = self._store.put_file(path, sha256=sha256)
+        if found.sha256 is None:
+            return Put(digest=found.digest, size=found.size, files=())
+        fact = FileFact(path=path.name, size=found.size, digest=found.digest, sha256=found.sha256)
+        return Put(digest=found.digest, size=found.size, files=(fact,))
 
     def put_tree(self, folder: Path, *, sha256: bool = False) -> Put:
         """Store a folder durably; with the SHA-256 of each file when asked."""
-        stored = put_tree(self._store, folder)
-        entries = read_tree(self._store, stored.digest)
-        files = tuple(self._fact(e.path, e.digest) for e in entries) if sha256 else ()
-        return Put(digest=stored.digest, size=sum(e.size for e in entries), files=files)
-
-    def _fact(self, name: str, digest: Digest) -> FileFact:
-        # Of the stored object, not of the scratch file: this is what will be released.
-        found = hash_file(self._store.path(digest), sha256=True)
-        assert found.sha256 is not None  # noqa: S101  # it was asked for
-        return FileFact(path=name, size=found.size, digest=digest, sha256=found.sha256)
+        found = put_tree(self._store, folder, sha256=sha256)
+        return Put(digest=found.digest, size=found.payload, files=found.files)
 
 
 class ProgressFile:
