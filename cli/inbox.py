@@ -22,18 +22,17 @@ from types import FrameType
 from cli import intake, recipes
 from cli.wiring import Session
 from phases.reactor import Notice, Reactor
-from registry.fold import State
 from registry.plans import PlanView, Status
 from schemas.artifact import PUBLISHABLE, Kind
 from schemas.digest import Digest
 from schemas.errors import InputError, StillError
-from schemas.policy import Policy
 from schemas.recipe import ConversionSection, ExportSection, Recipe, VerificationSection
 
 SETTLE_SECONDS = 2.0
 """A dropped item is taken when it did not change for this long."""
 
 _POLL_SECONDS = 0.1
+_BUILT_IN_POLICY = Path(__file__).with_name("built_in_policy.toml")
 
 Signature = tuple[tuple[str, int, int], ...]
 """(relative path, size, mtime_ns) of every file of an item."""
@@ -172,15 +171,13 @@ class _Daemon:
             recipe = built_in_recipe(self._session)
             return recipes.with_checkpoint(self._session, recipe, checkpoint, None)
         self._reactor.refresh()
-        state = self._reactor.state
-        recipe = state.recipe(self._default)
-        dataset = recipe.given.dataset or made_dataset(state, self._reactor.view(self._default))
+        recipe = self._reactor.state.recipe(self._default)
+        dataset = recipe.given.dataset or made_dataset(self._reactor.view(self._default))
         return recipes.with_checkpoint(self._session, recipe, checkpoint, dataset)
 
 
-def made_dataset(state: State, view: PlanView) -> Digest | None:
+def made_dataset(view: PlanView) -> Digest | None:
     """The data set that a plan's dataset phase made already, if it did."""
-    del state
     for slot in view.slots:
         if slot.slot.id == "dataset" and slot.status is Status.FILLED:
             return slot.outputs.get("dataset")
@@ -189,27 +186,14 @@ def made_dataset(state: State, view: PlanView) -> Digest | None:
 
 def built_in_recipe(session: Session) -> Recipe:
     """Export, conversion and verification of one checkpoint, under the built-in policy."""
-    policy = built_in_policy()
-    digest = _publish_built_in(session, policy)
     return Recipe(
         name="checkpoint",
-        policy=digest,
+        policy=intake.publish_policy(session, _BUILT_IN_POLICY).digest,
         given={"checkpoint": "0" * 64},  # type: ignore[arg-type]  # replaced by with_checkpoint
         export=ExportSection(prefill=(128,), primary=128, decode_capacity=128),
         conversion=ConversionSection(),
         verification=VerificationSection(),
     )
-
-
-def built_in_policy() -> Policy:
-    """The policy that judges checkpoints dropped without a recipe."""
-    data = Path(__file__).with_name("built_in_policy.toml").read_bytes()
-    return intake.read_policy(data, where="the built-in policy")
-
-
-def _publish_built_in(session: Session, policy: Policy) -> Digest:
-    path = Path(__file__).with_name("built_in_policy.toml")
-    return intake.publish_policy(session, path, name=policy.name).digest
 
 
 def _scan(folder: Path) -> Iterator[tuple[Path, Signature]]:
