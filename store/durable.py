@@ -36,7 +36,7 @@ def sync(descriptor: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` (new, renamed, removed) durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sync(descriptor)
     finally:

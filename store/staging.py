@@ -4,7 +4,8 @@ Owns `objects/tmp/`. A batch has a folder of its own there, locked (flock) as lo
 lives, so that what a crash left behind can be told from work in progress without trusting process
 ids. The protocol of a batch:
 
-    1. each source is copied into the folder while it is hashed, made read-only, and fsynced;
+    1. each source is copied into the folder while it is hashed, made read-only and fsynced; what
+       the store has already is not kept (and, below 4 MiB, not even written);
     2. `commit` renames each copy to `objects/ab/cdef…`, unless the object is already there;
     3. it fsyncs every folder that took part, also for objects that were already there: whoever
        renamed them may have died before his own fsync;
@@ -28,7 +29,7 @@ from pathlib import Path
 
 from schemas.errors import InputError, IntegrityError, StorageError
 from store.durable import reading, shown, sync, sync_folder, writing
-from store.hashing import FileHash, Hasher, chunks
+from store.hashing import CHUNK, FileHash, Hasher, chunks, hash_bytes
 
 TEMPORARY = "tmp"
 """Name of the staging area under `objects/`."""
@@ -51,9 +52,10 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class _Staged:
-    temporary: Path
+class _Taken:
     stored: Stored
+    copy: Path | None
+    """None: the object was there already."""
 
 
 def object_path(objects: Path, digest: str) -> Path:
@@ -68,15 +70,17 @@ class Batch:
         self._objects = objects
         self._folder = folder
         self._names = itertools.count()
-        self._staged: list[_Staged] = []
+        self._taken: list[_Taken] = []
 
     def add_bytes(self, data: bytes, *, sha256: bool = False) -> Stored:
         """Stage `data`. Raises StorageError."""
-        hasher = Hasher(sha256=sha256, expected=len(data))
+        found = hash_bytes(data, sha256=sha256)
+        if self._has(found):
+            return self._take(found, None)
         with writing(self._objects), self._temporary() as (path, descriptor):
-            _write(descriptor, memoryview(data), hasher)
-            _seal(descriptor, hasher.result())
-        return self._remember(path, hasher.result())
+            _write(descriptor, data)
+            _seal(descriptor, found)
+        return self._take(found, path)
 
     def add_file(self, source: Path, *, sha256: bool = False) -> Stored:
         """Stage the content of the regular file `source`.
@@ -85,37 +89,52 @@ class Batch:
         StorageError when the disk refuses the copy.
         """
         with reading(source):
-            before = os.lstat(source)
-        refuse_special(source, before.st_mode)
-        with reading(source):
+            refuse_special(source, os.lstat(source).st_mode)
             descriptor = os.open(source, _SOURCE)
         try:
-            return self._add_open(source, descriptor, sha256=sha256)
+            before = os.fstat(descriptor)
+            refuse_special(source, before.st_mode)
+            if before.st_size < CHUNK:
+                return self._add_small(source, descriptor, before, sha256=sha256)
+            return self._add_large(source, descriptor, before, sha256=sha256)
         finally:
             os.close(descriptor)
 
     def commit(self) -> None:
         """Show everything that was staged; returns when it is durable.
 
-        Raises StorageError; IntegrityError when an object that is already there has another length.
+        Raises StorageError; IntegrityError when an object that was already there has another length
+        or is gone.
         """
         with writing(self._objects):
-            for staged in self._staged:
-                self._show(staged)
-            for name in sorted({staged.stored.digest[:2] for staged in self._staged}):
+            for taken in self._taken:
+                self._show(taken)
+            for name in sorted({taken.stored.digest[:2] for taken in self._taken}):
                 sync_folder(self._objects / name)
             sync_folder(self._objects)
 
-    def _add_open(self, source: Path, descriptor: int, *, sha256: bool) -> Stored:
-        before = os.fstat(descriptor)
-        refuse_special(source, before.st_mode)
+    def _add_small(
+        self, source: Path, descriptor: int, before: os.stat_result, *, sha256: bool
+    ) -> Stored:
+        data = b"".join(map(bytes, _pieces(source, descriptor, before.st_size)))
+        refuse_changed(source, before, os.fstat(descriptor), len(data))
+        return self.add_bytes(data, sha256=sha256)
+
+    def _add_large(
+        self, source: Path, descriptor: int, before: os.stat_result, *, sha256: bool
+    ) -> Stored:
         hasher = Hasher(sha256=sha256, expected=before.st_size)
         with writing(self._objects), self._temporary() as (path, copy):
             for piece in _pieces(source, descriptor, before.st_size):
-                _write(copy, piece, hasher)
-            refuse_changed(source, before, os.fstat(descriptor), hasher.result().size)
-            _seal(copy, hasher.result())
-        return self._remember(path, hasher.result())
+                hasher.update(piece)
+                _write(copy, piece)
+            found = hasher.result()
+            refuse_changed(source, before, os.fstat(descriptor), found.size)
+            if self._has(found):
+                path.unlink()
+                return self._take(found, None)
+            _seal(copy, found)
+        return self._take(found, path)
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, int]]:
@@ -126,25 +145,27 @@ class Batch:
         finally:
             os.close(descriptor)
 
-    def _remember(self, temporary: Path, found: FileHash) -> Stored:
+    def _has(self, found: FileHash) -> bool:
+        return object_path(self._objects, found.digest).is_file()
+
+    def _take(self, found: FileHash, copy: Path | None) -> Stored:
         stored = Stored(digest=found.digest, size=found.size, sha256=found.sha256)
-        self._staged.append(_Staged(temporary, stored))
+        self._taken.append(_Taken(stored, copy))
         return stored
 
-    def _show(self, staged: _Staged) -> None:
-        target = object_path(self._objects, staged.stored.digest)
+    def _show(self, taken: _Taken) -> None:
+        target = object_path(self._objects, taken.stored.digest)
         try:
             present = target.lstat()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if taken.copy is None:
+                raise vanished(taken.stored.digest) from error
             target.parent.mkdir(exist_ok=True)
-            staged.temporary.rename(target)
+            taken.copy.rename(target)
             return
-        if not stat.S_ISREG(present.st_mode) or present.st_size != staged.stored.size:
-            raise corrupt(
-                staged.stored.digest,
-                target,
-                f"it has {present.st_size} bytes instead of {staged.stored.size}",
-            )
+        if not stat.S_ISREG(present.st_mode) or present.st_size != taken.stored.size:
+            what = f"it has {present.st_size} bytes instead of {taken.stored.size}"
+            raise corrupt(taken.stored.digest, target, what)
 
 
 def corrupt(digest: str, path: Path, what: str) -> IntegrityError:
@@ -154,6 +175,15 @@ def corrupt(digest: str, path: Path, what: str) -> IntegrityError:
         remedy=f"Move {path} away and publish the same content again, or restore it from a backup;"
         " then run `still fsck`.",
         code="store.corrupt",
+    )
+
+
+def vanished(digest: str) -> IntegrityError:
+    """Make the error for an object that was removed while the same content was being put."""
+    return IntegrityError(
+        f"Object {digest} was removed while the same content was being stored.",
+        remedy="Run the same command again; nothing was recorded.",
+        code="store.vanished",
     )
 
 
@@ -265,12 +295,17 @@ def _remove_if_free(path: Path) -> bool:
 
 
 def _pieces(source: Path, descriptor: int, size: int) -> Iterator[memoryview]:
+    """Yield the file's bytes; stops soon after `size`, so that an endless file does not."""
+    total = 0
     with reading(source):
-        yield from chunks(descriptor, size)
+        for piece in chunks(descriptor, size):
+            yield piece
+            total += len(piece)
+            if total > size:
+                return
 
 
-def _write(descriptor: int, data: memoryview | bytes, hasher: Hasher) -> None:
-    hasher.update(data)
+def _write(descriptor: int, data: memoryview | bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

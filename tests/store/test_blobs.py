@@ -216,3 +216,22 @@ def test_writing_to_a_store_that_was_never_made_is_refused(tmp_path: Path) -> No
 def test_creating_a_store_twice_keeps_its_objects(store: BlobStore) -> None:
     store.put_bytes(b"abc")
     assert BlobStore.create(store.root).read(ABC) == b"abc"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_an_endless_file_is_refused(store: BlobStore) -> None:
+    with pytest.raises(InputError) as error:
+        store.put_file(Path("/proc/self/maps"))  # regular, and longer than the size it claims
+    assert code_of(error) == "file.changed"
+
+
+def test_an_object_that_vanishes_while_it_is_put_again_is_not_acknowledged(
+    store: BlobStore,
+) -> None:
+    store.put_bytes(b"abc")
+    with store.batch() as batch:
+        batch.add_bytes(b"abc")
+        store.path(ABC).unlink()
+        with pytest.raises(IntegrityError, match=ABC) as error:
+            batch.commit()
+    assert code_of(error) == "store.vanished"

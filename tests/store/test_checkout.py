@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import InputError, IntegrityError
+from store.blobs import BlobStore
+from store.checkout import checkout, link_tree
+from store.trees import put_tree
+
+
+def contents(root: Path) -> dict[str, tuple[bytes, bool]]:
+    return {
+        path.relative_to(root).as_posix(): (path.read_bytes(), bool(path.stat().st_mode & 0o100))
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def corrupt(store: BlobStore, digest: str) -> None:
+    place = store.path(digest)
+    place.chmod(0o644)
+    data = bytearray(place.read_bytes())
+    data[0] ^= 1
+    place.write_bytes(data)
+
+
+def test_a_tree_comes_out_bit_exact(store: BlobStore, folder: Path, tmp_path: Path) -> None:
+    checkout(store, put_tree(store, folder).digest, "tree", tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(folder)
+
+
+def test_a_checked_out_tree_has_the_same_digest(
+    store: BlobStore, folder: Path, tmp_path: Path
+) -> None:
+    digest = put_tree(store, folder).digest
+    checkout(store, digest, "tree", tmp_path / "out")
+    assert put_tree(store, tmp_path / "out").digest == digest
+
+
+def test_a_large_blob_comes_out_bit_exact(store: BlobStore, tmp_path: Path) -> None:
+    data = os.urandom((4 << 20) + 77)
+    checkout(store, store.put_bytes(data).digest, "blob", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+
+
+def test_editing_a_checkout_cannot_change_the_object(store: BlobStore, tmp_path: Path) -> None:
+    digest = store.put_bytes(b"abc").digest
+    out = tmp_path / "out"
+    checkout(store, digest, "blob", out)
+    assert out.stat().st_nlink == 1
+    assert out.stat().st_mode & 0o200
+    out.write_bytes(b"changed in place")
+    assert store.read(digest) == b"abc"
+
+
+def test_an_existing_destination_is_left_alone(
+    store: BlobStore, folder: Path, tmp_path: Path
+) -> None:
+    digest = put_tree(store, folder).digest
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    before = sorted(tmp_path.iterdir())
+    for name in ("file", "empty", "dangling"):
+        for take in (checkout_tree, link_tree):
+            with pytest.raises(InputError) as error:
+                take(store, digest, tmp_path / name)
+            assert error.value.code == "checkout.exists"
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def checkout_tree(store: BlobStore, digest: str, dest: Path) -> None:
+    checkout(store, digest, "tree", dest)
+
+
+def test_a_destination_without_a_folder_is_refused(store: BlobStore, tmp_path: Path) -> None:
+    digest = store.put_bytes(b"abc").digest
+    with pytest.raises(InputError) as error:
+        checkout(store, digest, "blob", tmp_path / "absent" / "out")
+    assert error.value.code == "checkout.no_folder"
+
+
+def test_a_corrupt_object_never_reaches_the_destination(
+    store: BlobStore, folder: Path, tmp_path: Path
+) -> None:
+    stored = put_tree(store, folder)
+    victim = stored.entries[-1].digest
+    corrupt(store, victim)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(IntegrityError, match=victim) as error:
+        checkout(store, stored.digest, "tree", tmp_path / "out")
+    assert error.value.code == "store.corrupt"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_missing_object_leaves_no_half_checkout(
+    store: BlobStore, folder: Path, tmp_path: Path
+) -> None:
+    stored = put_tree(store, folder)
+    store.path(stored.entries[-1].digest).unlink()
+    for take in (checkout_tree, link_tree):
+        with pytest.raises(IntegrityError, match=stored.entries[-1].digest):
+            take(store, stored.digest, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_hostile_tree_writes_nothing_outside(store: BlobStore, tmp_path: Path) -> None:
+    digest = store.put_bytes(b"abc").digest
+    tree = store.put_bytes(f"stillhouse tree v1\n- 3 {digest} ../escaped\n".encode()).digest
+    for take in (checkout_tree, link_tree):
+        with pytest.raises(IntegrityError):
+            take(store, tree, tmp_path / "out")
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_a_linked_tree_reads_like_the_folder_and_copies_nothing(
+    store: BlobStore, folder: Path, tmp_path: Path
+) -> None:
+    stored = put_tree(store, folder)
+    link_tree(store, stored.digest, tmp_path / "linked")
+    for entry in stored.entries:
+        path = tmp_path / "linked" / entry.path
+        assert path.read_bytes() == (folder / entry.path).read_bytes()
+        assert path.resolve() == store.path(entry.digest).resolve()

@@ -1,0 +1,152 @@
+"""What survives a kill, a full disk and a read-only disk. Each in a process of its own."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from store.blobs import BlobStore
+from store.fsck import fsck
+from store.trees import put_tree, read_tree
+
+ROOT = Path(__file__).parents[2]
+
+# Puts blobs and trees for ever; prints a line for each that was acknowledged.
+WRITER = """
+import os, sys, pathlib
+from store.blobs import BlobStore
+from store.trees import put_tree
+store, work = BlobStore(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])
+work.mkdir()
+for n in range(5):
+    (work / f"file-{n}").write_bytes(os.urandom(20_000))
+print("ready", flush=True)
+while True:
+    print("blob", store.put_bytes(os.urandom(100_000)).digest, flush=True)
+    (work / "file-0").write_bytes(os.urandom(20_000))
+    print("tree", put_tree(store, work).digest, flush=True)
+"""
+
+# Puts one file and says how that ended.
+PUTTER = """
+import pathlib, sys
+from schemas.errors import StorageError
+from store.blobs import BlobStore
+store = BlobStore(pathlib.Path(sys.argv[1]))
+try:
+    store.put_file(pathlib.Path(sys.argv[2]))
+except StorageError as error:
+    print(error.code, [str(p) for p in store.digests()], list((store.root / "tmp").iterdir()))
+else:
+    print("stored")
+"""
+
+
+def test_a_kill_at_any_moment_shows_no_partial_object_and_loses_nothing_acknowledged(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    chance = random.Random(20)
+    acknowledged: list[list[str]] = []
+    for attempt in range(8):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, store.root, tmp_path / f"work-{attempt}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert writer.stdout is not None
+        with writer, writer.stdout as lines:
+            assert lines.readline() == "ready\n"
+            time.sleep(chance.uniform(0.0, 0.12))
+            writer.send_signal(signal.SIGKILL)
+            acknowledged += [line.split() for line in lines if line.endswith("\n")]
+    assert len(acknowledged) > 8
+    for digest in store.digests():
+        store.verify(digest)
+    for form, digest in acknowledged:
+        assert store.verify(digest)
+        if form == "tree":
+            assert len(read_tree(store, digest)) == 5
+    expected = [(digest, "tree" if form == "tree" else "blob") for form, digest in acknowledged]
+    report = fsck(store, expected=expected, now=time.time() + 7200)  # type: ignore[arg-type]  # narrowed above
+    assert report.ok
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_a_file_past_the_size_limit_is_refused_and_leaves_nothing(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(3 << 20))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+    told = subprocess.run(
+        [sys.executable, "-c", limit + PUTTER, store.root, tmp_path / "large"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told == "store.full [] []\n"
+
+
+def in_private_mounts(script: str, *arguments: Path) -> str:
+    """Run a shell script whose mounts vanish with it. Skips where mounting is not allowed."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare(1)")
+    command = ["unshare", "--mount", "sh", "-euc", script, "sh", *map(str, arguments)]
+    probe = subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True)
+    if probe.returncode:
+        pytest.skip("needs the right to mount")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "large").write_bytes(bytes(3 << 20))
+    (tmp_path / "putter.py").write_text(PUTTER)
+    told = in_private_mounts(
+        'mount -t tmpfs -o size=1m tmpfs "$1/disk"; mkdir "$1/disk/objects"\n'
+        f'PYTHONPATH=. "{sys.executable}" "$1/putter.py" "$1/disk/objects" "$1/large"',
+        tmp_path,
+    )
+    assert told == "store.full [] []\n"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"abc")
+    (tmp_path / "putter.py").write_text(PUTTER)
+    told = in_private_mounts(
+        'mount --bind "$1/objects" "$1/objects"; mount -o remount,ro,bind "$1/objects"\n'
+        f'PYTHONPATH=. "{sys.executable}" "$1/putter.py" "$1/objects" "$1/small"',
+        tmp_path,
+    )
+    assert told == "store.read_only [] []\n"
+
+
+def test_two_processes_that_put_the_same_tree_both_succeed(store: BlobStore, folder: Path) -> None:
+    script = (
+        "import pathlib, sys\nfrom store.blobs import BlobStore\nfrom store.trees import put_tree\n"
+        "s = BlobStore(pathlib.Path(sys.argv[1]))\n"
+        "print({put_tree(s, pathlib.Path(sys.argv[2])).digest for _ in range(20)})"
+    )
+    twins = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, store.root, folder],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    told = {twin.communicate()[0] for twin in twins}
+    assert [twin.returncode for twin in twins] == [0, 0]
+    assert told == {f"{{'{put_tree(store, folder).digest}'}}\n"}
