@@ -215,14 +215,14 @@ def _signature(path: Path) -> Signature:
     for root, _, files in os.walk(path):
         for name in sorted(files):
             status = (Path(root) / name).lstat()
-            relative = os.path.relpath(os.path.join(root, name), path)  # noqa: PTH118  # odd bytes survive
+            relative = (Path(root) / name).relative_to(path).as_posix()
             found.append((relative, status.st_size, status.st_mtime_ns))
     return tuple(sorted(found))
 
 
 @contextmanager
 def _stopping(reactor: Reactor) -> Iterator[None]:
-    """End our workers when the daemon is told to stop; the next daemon takes their runs up again."""
+    """End our workers when the daemon is told to stop; the next one takes their runs up again."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

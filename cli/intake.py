@@ -102,7 +102,7 @@ def publish(
 
 
 def publish_policy(session: Session, path: Path, *, name: str | None = None) -> Publication:
-    """Store a policy (TOML) in canonical form, so that layout and comments do not change its digest."""
+    """Store a policy (TOML) in canonical form: layout and comments do not change its digest."""
     policy = read_policy(path.read_bytes(), where=str(path))
     data = canonical.encode(policy.to_json())
     stored = session.store.put_bytes(data)
@@ -182,9 +182,11 @@ def _same(known: ArtifactPublished, fact: ArtifactPublished) -> bool:
 
 def _publishes(fact: ArtifactPublished) -> Callable[[Event], bool]:
     def same(event: Event) -> bool:
-        return event.type == ArtifactPublished.TYPE and _same(
-            ArtifactPublished.model_validate(event.data), fact
-        ) and event.data["digest"] == fact.digest
+        return (
+            event.type == ArtifactPublished.TYPE
+            and _same(ArtifactPublished.model_validate(event.data), fact)
+            and event.data["digest"] == fact.digest
+        )
 
     return same
 

@@ -73,7 +73,7 @@ def resolve(session: Session, path: Path) -> Digest:
 
 
 def resolve_recipe(session: Session, recipe: Recipe, *, base: Path | None) -> Digest:
-    """Publish a recipe; `base` is the folder that its paths start from, None when it may name none."""
+    """Publish a recipe; its paths start from `base`, or are refused when that is None."""
     document = recipe.to_json()
     spots = [(spot, _find(session, spot, base)) for spot in _references(document)]
     parents = []

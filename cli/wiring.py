@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from cli.config import TEXT, read_config
 from registry.home import Home
 from schemas.event import Actor
 
@@ -84,9 +85,32 @@ class Session:
             catalog=CATALOG,
             clock=clock,
             listener=listener,
+            workers=read_config(self.home).workers,
         )
 
 
 def open_registry(home: Home) -> Session:
     """Open a registry that exists. Raises InputError when there is none."""
     return Session(home.require())
+
+
+def make_registry(home: Home) -> bool:
+    """Make an empty registry at `home`; False when there is one already. Raises StorageError.
+
+    `config.toml`, by which a registry is known, is written last: a kill leaves none, not half a one.
+    """
+    if home.exists:
+        return False
+    from schemas.artifact import PUBLISHABLE
+    from store.blobs import BlobStore
+    from store.durable import replace_durably, sync_folder, writing
+
+    with writing(home.root):
+        for folder in (home.root, home.root / "runs", *(home.inbox / k for k in PUBLISHABLE)):
+            folder.mkdir(parents=True, exist_ok=True)
+        BlobStore.create(home.objects)
+        home.log.touch()
+        sync_folder(home.root)
+        sync_folder(home.root.parent)
+    replace_durably(home.config, TEXT.encode())
+    return True

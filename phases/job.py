@@ -1,8 +1,8 @@
 """The two files between the reactor and a worker: `job.json` goes in, `outcome.json` comes out.
 
 A run's folder `runs/<run key>/`: `job.json`, `outcome.json`, `lock` (held by the live worker),
-`log.<attempt>`, `progress.json`, `inputs/` (links), `work/` (the phase's scratch; survives attempts,
-removed when the run's outcome is recorded).
+`log.<attempt>`, `progress.json`, `inputs/` (links), `work/` (the phase's scratch; it survives
+attempts and is removed when success is recorded).
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The reactor: reads facts, decides, starts workers, records what they made. The only appender of
-outcomes.
+"""The reactor: reads facts, decides, starts workers, and alone records what they made.
 
 One tick, each step safe to be killed after:
 
@@ -161,7 +160,8 @@ class Reactor:
         self.refresh()
         if self._publish_environment():
             return True
-        if any([self._collect(run) for run in self.state.running()]):
+        ended = [run for run in self.state.running() if self._collect(run)]
+        if ended:
             return True
         actions = self.pending(plans)
         for action in actions:
@@ -170,7 +170,7 @@ class Reactor:
                 return True
         free = self._workers - len(self.state.running())
         starts = [a for a in actions if isinstance(a, Start)][: max(0, free)]
-        return any([self._start(start) for start in starts])
+        return bool([start for start in starts if self._start(start)])
 
     def report_progress(self) -> None:
         """Tell the listener how far live runs are, where that changed."""
@@ -188,9 +188,7 @@ class Reactor:
 
     def _wait_for_workers(self) -> None:
         """Until a worker ends. Others may append meanwhile; that is seen at the next tick."""
-        while (runs := self.state.running()) and not any(
-            self._launcher.ended(r.key) for r in runs
-        ):
+        while (runs := self.state.running()) and not any(self._launcher.ended(r.key) for r in runs):
             self.report_progress()
             time.sleep(_POLL_SECONDS)
 

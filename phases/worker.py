@@ -91,7 +91,7 @@ def execute(home: Home, key: Digest) -> Outcome:
         failure = Failure(
             code="phase.crashed",
             message=f"{job.slot} raised {type(error).__name__}: {error}",
-            remedy=f"Read its log with `still show {key[:12]}`, mend the cause, then `still retry`.",
+            remedy=f"Read its log (`still show {key[:12]}`), mend the cause, then `still retry`.",
         )
     return Outcome(
         run=key,
@@ -125,7 +125,7 @@ def _work(home: Home, folder: Path, job: Job) -> tuple[Product, ...]:
     if _stamps(store, job.inputs) != before:
         raise PhaseError(
             f"An input of {job.slot} changed while it ran.",
-            remedy="Find what writes into the registry's objects, run `still fsck`, then `still retry`.",
+            remedy="Find what writes into the registry, run `still fsck`, then `still retry`.",
             code="worker.input_changed",
         )
     return products

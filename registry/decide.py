@@ -70,7 +70,9 @@ def _facts(state: State, view: PlanView, site: Site) -> Iterable[Payload]:
             yield from _seal(state, view, slot)
 
 
-def _judge(state: State, policy: Policy, policy_digest: Digest, slot: SlotView) -> Iterable[Payload]:
+def _judge(
+    state: State, policy: Policy, policy_digest: Digest, slot: SlotView
+) -> Iterable[Payload]:
     report = slot.outputs.get("report")
     published = state.from_run(report) if report else None
     if report is None or published is None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from registry.ledger import payload_of
 from schemas import events as e
-from schemas.artifact import Kind, Parent
+from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.event import GENESIS, Event
 from schemas.policy import Policy

@@ -1,9 +1,9 @@
 """Where a registry keeps its things: the layout of `.still/`.
 
-    objects/            the store                      events.log       the ledger
-    registry.duckdb     the projection                 runs/<run key>/  scratch, log, resume state
-    inbox/<kind>/       dropped here = published       reactor.lock     held by the one advancer
-    config.toml         limits
+objects/            the store                      events.log       the ledger
+registry.duckdb     the projection                 runs/<run key>/  scratch, log, resume state
+inbox/<kind>/       dropped here = published       reactor.lock     held by the one advancer
+config.toml         limits
 """
 
 from __future__ import annotations

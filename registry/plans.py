@@ -24,7 +24,7 @@ from registry.runkey import run_key
 from schemas.artifact import Parent
 from schemas.digest import SHORT, Digest
 from schemas.plan import Need, PhaseSpec, Slot
-from schemas.policy import CheckResult, Gate, Policy, Verdict, applies, phase_of
+from schemas.policy import CheckResult, Policy, Verdict, applies, phase_of
 from schemas.recipe import Recipe
 
 MAX_ATTEMPTS = 3
@@ -183,9 +183,7 @@ def assess(
 class _Assessor:
     """Walks the slots in order, remembering what each one came to."""
 
-    def __init__(
-        self, state: State, plan: Digest, recipe: Recipe, site: Site, now: str
-    ) -> None:
+    def __init__(self, state: State, plan: Digest, recipe: Recipe, site: Site, now: str) -> None:
         self.state, self.plan, self.recipe = state, plan, recipe
         self.site, self.now = site, now
         self.policy: Policy = state.policy(recipe.policy)
@@ -220,7 +218,7 @@ class _Assessor:
         return self._keyed(spec, slot, tuple(inputs))
 
     def _before_sealing(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
-        """A sealing slot waits until everything else has settled and every required gate is open."""
+        """A sealing slot waits until all else has settled and every required gate is open."""
         moving = (Status.READY, Status.RUNNING, Status.WAITING)
         for view in self.views.values():
             if view.status in moving:
@@ -308,7 +306,7 @@ class _Assessor:
         )
         return run if same == run.key else None
 
-    def _found(
+    def _found(  # noqa: PLR0917  # private, and called in one way
         self,
         spec: PhaseSpec,
         slot: Slot,
@@ -333,7 +331,9 @@ class _Assessor:
             attempt=1 if run is None or self._reopened(run) else run.attempts + 1,
         )
 
-    def _standing(self, slot: Slot, run: Run | None) -> tuple[Status, Reason, str]:
+    def _standing(  # noqa: PLR0911  # one line a case
+        self, slot: Slot, run: Run | None
+    ) -> tuple[Status, Reason, str]:
         if run is None:
             return Status.READY, Reason.NEW, ""
         if run.status == "succeeded":
@@ -363,7 +363,13 @@ class _Assessor:
         return self._judged(name, view.slot.id, subject, report, blocking=not view.slot.optional)
 
     def _judged(
-        self, name: str, slot: str, subject: Digest | None, evidence: Digest | None, *, blocking: bool
+        self,
+        name: str,
+        slot: str,
+        subject: Digest | None,
+        evidence: Digest | None,
+        *,
+        blocking: bool,
     ) -> GateView:
         policy = self.recipe.policy
         key = (name, subject or "", evidence or "", policy)
@@ -436,5 +442,3 @@ def _row(gate: GateView) -> dict[str, Any]:
             "seq": waiver.seq,
         },
     }
-
-

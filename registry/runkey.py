@@ -1,7 +1,8 @@
-"""Run keys: the digest of exactly what determines a run's outputs.
+r"""Run keys: the digest of exactly what determines a run's outputs.
 
-    b"stillhouse run-key v1\\n" + canonical JSON of
-        {"phase", "version", "params", "inputs": [[role, digest] …], "tools": {distribution: version}}
+    b"stillhouse run-key v1\n" + canonical JSON of
+        {"phase", "version", "params", "inputs": [[role, digest] …],
+         "tools": {distribution: version}}
 
 Circumstances (the recipe as a whole, the environment) are recorded beside a run and are not in its
 key; no path ever is.

@@ -71,8 +71,8 @@ class Contract(Value):
     length: int = Field(gt=0)
     """T for prefill; the state's capacity in tokens for decode."""
     shape_validation: ShapeStatus
-    """Of this graph. Which lengths a recipe asks for, and which is primary, is the plan's business
-    (and the manifest's `shapes`): if it were in here, adding a length would re-export the others."""
+    """Of this graph. Which lengths a recipe asks for, and which is primary, is for the plan and the
+    manifest's `shapes`: if it were in here, adding a length would re-export the others."""
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     states: tuple[Tensor, ...] = ()

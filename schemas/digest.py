@@ -1,12 +1,12 @@
-"""Digests: how every blob, tree, artifact and run key is named.
+r"""Digests: how every blob, tree, artifact and run key is named.
 
 A digest is the BLAKE3 hash (32 bytes, 64 lower-case hex characters) of a byte string. Byte strings
 that we make up ourselves (trees, run keys) begin with a tag and version line, so no two kinds of
 thing can share a pre-image:
 
     blob       the content itself
-    tree       b"stillhouse tree v1\\n" + one line per entry          (store/trees.py)
-    run key    b"stillhouse run-key v1\\n" + canonical JSON           (registry/runkey.py)
+    tree       b"stillhouse tree v1\n" + one line per entry          (store/trees.py)
+    run key    b"stillhouse run-key v1\n" + canonical JSON           (registry/runkey.py)
 """
 
 from __future__ import annotations

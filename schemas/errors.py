@@ -45,7 +45,7 @@ class InputError(StillError):
     exit_code = 2
 
 
-class ReferenceError_(InputError):
+class ReferenceError_(InputError):  # noqa: N801, N818  # `ReferenceError` is a builtin
     """A REF (digest prefix, tag, `kind@latest`) that names nothing, or more than one thing."""
 
 

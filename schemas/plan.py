@@ -1,8 +1,8 @@
 """Plans: the slots that one resolved recipe asks for, and how the catalog describes a phase.
 
 A slot is one run to be had: (phase, variant). All slots are enumerated from the recipe, never
-guessed from lineage. A slot is *settled* when it is filled (its run succeeded, here or earlier under
-the same key) or when it is optional and failed.
+guessed from lineage. A slot is *settled* when it is filled (its run succeeded, here or earlier
+under the same key) or when it is optional and failed.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from schemas.value import Value
 class Verdict(StrEnum):
     """What a gate can say. `waived` is an event of its own, never a verdict."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105  # a verdict
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     NOT_RUN = "not_run"
@@ -116,9 +116,7 @@ def applies(gate: str, rule: Gate, slot: str) -> bool:
     return phase_of(gate) == slot.partition("/")[0] and fnmatchcase(slot, rule.slots)
 
 
-def judge(
-    rule: Gate, metrics: tuple[Metric, ...]
-) -> tuple[Verdict, tuple[CheckResult, ...]]:
+def judge(rule: Gate, metrics: tuple[Metric, ...]) -> tuple[Verdict, tuple[CheckResult, ...]]:
     """The verdict of a gate over a report's metrics: its worst check.
 
     Order, worst first: fail, not_run, inconclusive, pass.

@@ -59,7 +59,7 @@ class DatasetSection(Value):
 
     sources: tuple[Source, ...] = Field(min_length=1)
     answers: Literal["given", "generated"]
-    """`given`: the sources' answers, scored by the teacher. `generated`: the teacher writes them."""
+    """`given`: the sources' answers, scored by the teacher. `generated`: it writes them."""
     splits: Splits
     max_tokens: Positive = 160
     """Longest prompt + answer, in tokens; longer examples are left out."""

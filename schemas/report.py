@@ -1,4 +1,4 @@
-"""Reports: measurements, flat and comparable. A report judges nothing; gates do (schemas/policy.py).
+"""Reports: measurements, flat and comparable. A report judges nothing; gates do.
 
 A report is one canonical JSON blob. Its metrics also travel in the event that publishes it, so that
 gates and SQL never open a blob.

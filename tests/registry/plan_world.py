@@ -1,0 +1,301 @@
+"""A small world for plan tests: a catalog of plain phases and a ledger kept in memory.
+
+`World.run()` does what the reactor does, with phases that succeed or fail as told, so the pure
+decision can be tested to its end without a process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from blake3 import blake3
+
+from registry.decide import Record, Start, decide
+from registry.fold import State
+from registry.plans import PlanView, Site, SlotView, assess
+from schemas import canonical
+from schemas.artifact import Kind, Parent
+from schemas.digest import Digest
+from schemas.event import GENESIS, Actor, Event
+from schemas.events import (
+    ArtifactPublished,
+    Payload,
+    PlanRequested,
+    RunAbandoned,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+)
+from schemas.plan import Made, Need, PhaseSpec, Slot
+from schemas.policy import Policy, Tier
+from schemas.recipe import Recipe
+
+NOW = "2026-11-22T10:00:00.000000Z"
+ENVIRONMENT: Digest = blake3(b"environment").hexdigest()
+
+
+def digest(text: str) -> Digest:
+    """A digest for a made-up thing."""
+    return blake3(text.encode()).hexdigest()
+
+
+def _training(recipe: Recipe) -> tuple[Slot, ...]:
+    if recipe.given.checkpoint is None:
+        return ()
+    need = Need(role="checkpoint", digest=recipe.given.checkpoint)
+    return (Slot(id="training", phase="training", params={"steps": 1}, needs=(need,)),)
+
+
+def _export(recipe: Recipe) -> tuple[Slot, ...]:
+    section = recipe.export
+    if section is None:
+        return ()
+    return tuple(
+        Slot(
+            id=f"export/prefill-{length}",
+            phase="export",
+            params={"length": length},
+            needs=(Need(role="checkpoint", slot="training", output="checkpoint"),),
+            optional=length != section.primary,
+        )
+        for length in section.prefill
+    )
+
+
+def _conversion(recipe: Recipe) -> tuple[Slot, ...]:
+    if recipe.conversion is None:
+        return ()
+    return tuple(
+        Slot(
+            id=slot.id.replace("export", "conversion"),
+            phase="conversion",
+            params={},
+            needs=(Need(role="export", slot=slot.id, output="export"),),
+            optional=slot.optional,
+        )
+        for slot in _export(recipe)
+    )
+
+
+def _deployment(recipe: Recipe) -> tuple[Slot, ...]:
+    if recipe.deployment is None:
+        return ()
+    needs = tuple(
+        Need(
+            role=f"mlpackage/{slot.id.partition('/')[2]}",
+            slot=slot.id,
+            output="mlpackage",
+            optional=slot.optional,
+        )
+        for slot in _conversion(recipe)
+    )
+    return (Slot(id="deployment", phase="deployment", params={}, needs=needs),)
+
+
+CATALOG = (
+    PhaseSpec(
+        name="training",
+        version=1,
+        slots=_training,
+        makes=(Made(role="checkpoint", kind=Kind.CHECKPOINT),),
+        tools=("torch",),
+    ),
+    PhaseSpec(
+        name="export",
+        version=1,
+        slots=_export,
+        makes=(Made(role="export", kind=Kind.EXPORT), Made(role="report", kind=Kind.REPORT)),
+        tools=("torch",),
+    ),
+    PhaseSpec(
+        name="conversion",
+        version=1,
+        slots=_conversion,
+        makes=(Made(role="mlpackage", kind=Kind.MLPACKAGE),),
+        tools=("coremltools",),
+        start_gates=("export.parity",),
+    ),
+    PhaseSpec(
+        name="deployment",
+        version=1,
+        slots=_deployment,
+        makes=(Made(role="release", kind=Kind.RELEASE),),
+        tools=(),
+        seals=True,
+    ),
+)
+
+POLICY: dict[str, Any] = {
+    "name": "p",
+    "tiers": {"tier_2": ["environment.versions", "export.parity"]},
+    "gates": {
+        "environment.versions": {"checks": [{"metric": "unsupported", "op": "==", "value": 0}]},
+        "export.parity": {"checks": [{"metric": "max_abs", "op": "<=", "value": 0.1}]},
+    },
+}
+
+
+@dataclass
+class World:
+    """Events in memory, and phases that behave as told."""
+
+    state: State = field(default_factory=State)
+    events: list[Event] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=lambda: {"torch": "1", "coremltools": "9"})
+    environment: Digest = ENVIRONMENT
+    max_abs: dict[str, float] = field(default_factory=dict)
+    """Slot -> what its report measures (0.0 unless told)."""
+    salt: dict[str, str] = field(default_factory=dict)
+    """Slot -> text that changes the bytes it makes."""
+    failing: set[str] = field(default_factory=set)
+    dying: set[str] = field(default_factory=set)
+    executed: list[str] = field(default_factory=list)
+    """Slots in the order in which their runs were started."""
+
+    def record(self, *payloads: Payload) -> None:
+        """Append one batch."""
+        for place, payload in enumerate(payloads, start=1):
+            event = Event(
+                seq=len(self.events) + 1,
+                prev=GENESIS,
+                ts=NOW,
+                type=payload.TYPE,
+                v=1,
+                actor=Actor(user="u", host="h"),
+                batch=f"{place}/{len(payloads)}",
+                data=payload.to_json(),
+            )
+            self.events.append(event)
+            self.state.apply(event)
+
+    def policy(self, document: dict[str, Any] | None = None) -> Digest:
+        """Publish a policy."""
+        policy = Policy.model_validate(document or POLICY)
+        return self._publish(
+            Kind.POLICY, canonical.encode(policy.to_json()), policy=policy.to_json()
+        )
+
+    def plan(self, *, policy: Digest | None = None, prefill: tuple[int, ...] = (8,)) -> Digest:
+        """Publish a recipe over a given checkpoint and ask for its plan."""
+        self.measure_environment()
+        recipe = Recipe.model_validate(
+            {
+                "name": "r",
+                "tier": Tier.TIER_2,
+                "policy": policy or self.policy(),
+                "given": {"checkpoint": digest("weights")},
+                "export": {"prefill": prefill, "primary": prefill[0]},
+                "conversion": {},
+                "deployment": {},
+            }
+        )
+        plan = self._publish(
+            Kind.RECIPE, canonical.encode(recipe.to_json()), recipe=recipe.to_json()
+        )
+        self.record(PlanRequested(plan=plan))
+        return plan
+
+    def measure_environment(self, unsupported: float = 0) -> None:
+        """Publish the environment as the reactor does at its start."""
+        metrics = [{"name": "unsupported", "value": unsupported}]
+        fact = ArtifactPublished(
+            digest=self.environment,
+            kind=Kind.ENVIRONMENT,
+            form="blob",
+            size=1,
+            origin="probe",
+            facts={"metrics": metrics},
+        )
+        self.record(fact)
+
+    @property
+    def site(self) -> Site:
+        """The present environment."""
+        return Site(environment=self.environment, versions=self.versions)
+
+    def view(self, plan: Digest) -> PlanView:
+        """The plan as it stands."""
+        return assess(self.state, plan, CATALOG, self.site, NOW)
+
+    def run(self, plan: Digest) -> PlanView:
+        """Advance until `decide` answers nothing."""
+        for _ in range(100):
+            actions = decide(self.state, (plan,), CATALOG, self.site, NOW)
+            if not actions:
+                return self.view(plan)
+            for action in actions:
+                if isinstance(action, Record):
+                    self.record(*action.payloads)
+                else:
+                    self._execute(action)
+        raise AssertionError("the plan never came to rest")
+
+    def _execute(self, start: Start) -> None:
+        view = start.view
+        assert view.key is not None
+        slot = view.slot.id
+        self.executed.append(slot)
+        circumstance = Parent(role="environment", digest=self.environment, circumstance=True)
+        common: dict[str, Any] = {
+            "run": view.key,
+            "phase": view.spec.name,
+            "plan": start.plan,
+            "slot": slot,
+            "attempt": view.attempt,
+        }
+        self.record(
+            RunStarted(
+                **common,
+                phase_version=view.spec.version,
+                inputs=(*view.inputs, circumstance),
+                params=dict(view.params),
+                tools=dict(view.tools),
+            )
+        )
+        if slot in self.dying:
+            self.record(RunAbandoned(**common, reason="killed by SIGKILL"))
+        elif slot in self.failing:
+            self.record(RunFailed(**common, code="x", message="broke", remedy="mend", seconds=1))
+        else:
+            made = self._outputs(view)
+            outputs = tuple(Parent(role=f.role or "", digest=f.digest) for f in made)
+            self.record(*made, RunSucceeded(**common, outputs=outputs, seconds=1))
+
+    def _outputs(self, view: SlotView) -> tuple[ArtifactPublished, ...]:
+        slot = view.slot.id
+        image = (
+            f"{[i.digest for i in view.inputs]}{dict(view.slot.params)}{self.salt.get(slot, '')}"
+        )
+        main, *rest = view.spec.makes
+        name = digest(f"{main.role} {image}")
+        facts: dict[str, Any] = {"depends_on": self.state.seq} if view.spec.seals else {}
+        made = [self._made(view, main, name, facts)]
+        for other in rest:
+            value = self.max_abs.get(slot, 0.0)
+            report = {"subject": name, "metrics": [{"name": "max_abs", "value": value}]}
+            made.append(self._made(view, other, digest(f"report {image} {value}"), report))
+        return tuple(made)
+
+    def _made(
+        self, view: SlotView, made: Made, name: Digest, facts: dict[str, Any]
+    ) -> ArtifactPublished:
+        return ArtifactPublished(
+            digest=name,
+            kind=made.kind,
+            form="blob",
+            size=1,
+            origin="run",
+            run=view.key,
+            role=made.role,
+            facts=facts,
+        )
+
+    def _publish(self, kind: Kind, data: bytes, **facts: Any) -> Digest:
+        name = blake3(data).hexdigest()
+        self.record(
+            ArtifactPublished(
+                digest=name, kind=kind, form="blob", size=len(data), origin="imported", facts=facts
+            )
+        )
+        return name

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+from plan_world import CATALOG, NOW, POLICY, World
+
+from registry.decide import decide
+from registry.plans import Reason, Status
+from schemas.events import (
+    GateWaived,
+    PlanRequested,
+    RunAbandoned,
+    RunRetried,
+    RunStarted,
+    TagMoved,
+)
+from schemas.policy import Verdict
+
+
+def _event_types(world: World) -> list[str]:
+    return [e.type for e in world.events]
+
+
+def test_a_plan_runs_each_slot_once_in_order_and_is_sealed() -> None:
+    world = World()
+    plan = world.plan()
+    view = world.run(plan)
+    assert world.executed == ["training", "export/prefill-8", "conversion/prefill-8", "deployment"]
+    assert view.done
+    assert _event_types(world)[-1] == "release.cut"
+
+
+def test_the_second_look_is_quiet() -> None:
+    world = World()
+    plan = world.plan()
+    world.run(plan)
+    before = len(world.events)
+    assert decide(world.state, (plan,), CATALOG, world.site, NOW) == ()
+    world.run(plan)
+    assert len(world.events) == before
+
+
+def test_a_closed_required_gate_blocks_what_needs_it_and_the_release() -> None:
+    world = World(max_abs={"export/prefill-8": 5.0})
+    view = world.run(world.plan())
+    assert view.slot("conversion/prefill-8").reason is Reason.GATE_CLOSED
+    assert view.slot("deployment").status is Status.BLOCKED
+    assert [g.gate for g in view.closed_gates] == ["export.parity"]
+    assert not view.done
+    assert "release.cut" not in _event_types(world)
+
+
+def test_a_waiver_opens_the_gate_and_is_in_the_release_key() -> None:
+    world = World(max_abs={"export/prefill-8": 5.0})
+    plan = world.plan()
+    gate = world.run(plan).closed_gates[0]
+    assert gate.subject is not None
+    world.record(
+        GateWaived(
+            gate=gate.gate,
+            subject=gate.subject,
+            author="a",
+            reason="r",
+            until="2027-01-01T00:00:00Z",
+        )
+    )
+    view = world.run(plan)
+    assert view.done
+    rows = view.slot("deployment").params["verdicts"]
+    assert [r["waiver"]["author"] for r in rows if r["gate"] == "export.parity"] == ["a"]
+
+
+def test_an_expired_waiver_opens_nothing() -> None:
+    world = World(max_abs={"export/prefill-8": 5.0})
+    plan = world.plan()
+    gate = world.run(plan).closed_gates[0]
+    assert gate.subject is not None
+    world.record(
+        GateWaived(gate=gate.gate, subject=gate.subject, author="a", reason="r", until=NOW)
+    )
+    assert not world.run(plan).done
+
+
+def test_a_failed_optional_shape_blocks_nothing_and_its_dependents_are_skipped() -> None:
+    world = World(failing={"export/prefill-16"})
+    view = world.run(world.plan(prefill=(8, 16)))
+    assert view.slot("export/prefill-16").status is Status.FAILED
+    assert view.slot("conversion/prefill-16").status is Status.SKIPPED
+    assert view.done
+    roles = [i.role for i in view.slot("deployment").inputs]
+    assert roles == ["mlpackage/prefill-8"]
+
+
+def test_an_optional_shape_whose_gate_is_closed_stays_out_of_the_release() -> None:
+    world = World(max_abs={"export/prefill-16": 5.0})
+    view = world.run(world.plan(prefill=(8, 16)))
+    assert view.done
+    assert [i.role for i in view.slot("deployment").inputs] == ["mlpackage/prefill-8"]
+
+
+def test_a_failed_required_shape_blocks() -> None:
+    world = World(failing={"export/prefill-8"})
+    view = world.run(world.plan(prefill=(8, 16)))
+    assert view.slot("conversion/prefill-8").reason is Reason.INPUT_FAILED
+    assert view.slot("deployment").status is Status.BLOCKED
+    assert not view.done
+
+
+def test_a_failed_run_waits_for_a_request_or_a_retry() -> None:
+    world = World(failing={"training"})
+    plan = world.plan()
+    world.run(plan)
+    assert world.executed == ["training"]
+    world.failing.clear()
+    world.run(plan)
+    assert world.executed == ["training"]
+    world.record(PlanRequested(plan=plan))
+    assert world.run(plan).done
+
+
+def test_a_retry_reopens_one_run() -> None:
+    world = World(failing={"training"})
+    plan = world.plan()
+    key = world.run(plan).slot("training").key
+    assert key is not None
+    world.failing.clear()
+    world.record(RunRetried(run=key))
+    assert world.run(plan).done
+    assert world.state.runs[key].attempts == 1
+
+
+def test_a_run_that_keeps_dying_is_given_up_after_three_attempts() -> None:
+    world = World(dying={"training"})
+    view = world.run(world.plan())
+    assert world.executed == ["training"] * 3
+    assert view.slot("training").reason is Reason.RUN_DIED
+    attempts = [e.data["attempt"] for e in world.events if e.type == RunStarted.TYPE]
+    assert attempts == [1, 2, 3]
+
+
+def test_a_new_threshold_judges_again_and_runs_only_the_release() -> None:
+    world = World(max_abs={"export/prefill-8": 0.05})
+    world.run(world.plan())
+    world.executed.clear()
+    stricter = copy.deepcopy(POLICY)
+    stricter["gates"]["export.parity"]["checks"][0]["value"] = 0.06
+    assert world.run(world.plan(policy=world.policy(stricter))).done
+    assert world.executed == ["deployment"]
+
+
+def test_another_plan_with_equal_inputs_reuses_runs() -> None:
+    world = World()
+    world.run(world.plan(prefill=(8,)))
+    world.executed.clear()
+    second = world.plan(prefill=(8, 16))
+    view = world.run(second)
+    assert world.executed == ["export/prefill-16", "conversion/prefill-16", "deployment"]
+    assert view.slot("training").reason is Reason.REUSED
+    assert "run.reused" in _event_types(world)
+
+
+def test_an_output_that_did_not_change_cuts_off_what_follows() -> None:
+    world = World()
+    plan = world.plan()
+    world.run(plan)
+    world.executed.clear()
+    world.versions["torch"] = "2"  # training and export declare it; their bytes stay the same
+    world.record(PlanRequested(plan=plan))
+    world.run(plan)
+    assert world.executed == ["training", "export/prefill-8"]
+
+
+def test_an_upgrade_leaves_a_finished_plan_alone_until_it_is_asked_for() -> None:
+    world = World()
+    plan = world.plan()
+    world.run(plan)
+    world.executed.clear()
+    world.versions["coremltools"] = "10"
+    world.run(plan)
+    assert world.executed == []
+
+
+def test_a_gate_without_a_slot_that_feeds_it_is_not_run_and_blocks() -> None:
+    world = World()
+    policy = copy.deepcopy(POLICY)
+    policy["gates"]["evaluation.kl"] = {"checks": [{"metric": "kl", "op": "<=", "value": 1}]}
+    policy["tiers"]["tier_2"].append("evaluation.kl")
+    view = world.run(world.plan(policy=world.policy(policy)))
+    assert [(g.gate, g.verdict) for g in view.closed_gates] == [("evaluation.kl", Verdict.NOT_RUN)]
+    assert view.slot("deployment").status is Status.BLOCKED
+
+
+def test_a_refused_environment_blocks_the_release() -> None:
+    world = World()
+    world.measure_environment(unsupported=2)
+    view = world.run(world.plan())
+    assert [g.gate for g in view.closed_gates] == ["environment.versions"]
+    assert view.slot("deployment").status is Status.BLOCKED
+
+
+def test_a_report_that_a_person_published_is_no_evidence() -> None:
+    world = World()
+    plan = world.plan()
+    view = world.run(plan)
+    report = view.slot("export/prefill-8").outputs["report"]
+    assert world.state.from_run(report) is not None
+    for published in world.state.artifacts[report]:
+        object.__setattr__(published.fact, "origin", "imported")
+    assert world.state.from_run(report) is None
+    assert world.view(plan).closed_gates
+
+
+@pytest.mark.parametrize("upto", range(1, 40, 3))
+def test_folding_a_prefix_and_going_on_ends_where_folding_all_does(upto: int) -> None:
+    world = World(failing={"export/prefill-16"})
+    plan = world.plan(prefill=(8, 16))
+    world.run(plan)
+    cut = World(failing={"export/prefill-16"})
+    for event in world.events[:upto]:
+        cut.events.append(event)
+        cut.state.apply(event)
+    if plan in cut.state.requested:
+        for run in cut.state.running():
+            fact = run.started
+            cut.record(
+                RunAbandoned(
+                    run=run.key,
+                    phase=fact.phase,
+                    plan=fact.plan,
+                    slot=fact.slot,
+                    attempt=fact.attempt,
+                    reason="killed",
+                )
+            )
+        assert cut.run(plan).done
+        assert cut.view(plan).slot("deployment").outputs["release"]
+
+
+def test_a_tag_changes_no_decision() -> None:
+    world = World()
+    plan = world.plan()
+    world.run(plan)
+    world.record(TagMoved(name="best", digest=plan))
+    assert decide(world.state, (plan,), CATALOG, world.site, NOW) == ()
