@@ -7,9 +7,9 @@ so they never wait for the projection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from registry.ledger import payload_of
 from schemas import events as e
@@ -223,7 +223,7 @@ def _on_release_cut(state: State, event: Event, fact: e.ReleaseCut) -> None:  # 
     state.releases[fact.release, fact.plan] = fact
 
 
-_HANDLERS = {  # one literal table: fact -> what it does to the state
+_HANDLERS: dict[type[e.Payload], Callable[[State, Event, Any], None]] = {
     e.ArtifactPublished: _on_artifact_published,
     e.PlanRequested: _on_plan_requested,
     e.RunStarted: _on_run_started,

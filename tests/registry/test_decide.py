@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 
 import pytest
-from plan_world import CATALOG, NOW, POLICY, World
 
 from registry.decide import decide
 from registry.plans import Reason, Status
@@ -16,6 +15,8 @@ from schemas.events import (
     TagMoved,
 )
 from schemas.policy import Verdict
+
+from .plan_world import CATALOG, NOW, POLICY, World
 
 
 def _event_types(world: World) -> list[str]:
