@@ -1,0 +1,54 @@
+"""The call of coremltools, and nothing else of it.
+
+coremltools 9.0 was released for torch 2.7. With torch 2.13 and numpy 2.4 two of its handlers fail
+(a constant cast by `int`, issue 2633; the operation `alias`, issue 2517). The static graphs contain
+neither, so nothing is patched here; if one ever appears, the conversion fails and says which.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from torch.export import ExportedProgram
+
+from phases.mil import quiet_coremltools
+from schemas.contract import Contract
+from schemas.errors import PhaseError
+
+
+def convert(program: ExportedProgram, contract: Contract, folder: Path) -> Path:
+    """Convert a functional program; the package is written to `folder`, which is returned.
+
+    Inputs are named and typed by the program, states by the buffers that it changes, outputs here.
+    Raises PhaseError when coremltools cannot convert it.
+    """
+    with quiet_coremltools():
+        import coremltools
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        coremltools.convert(
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=coremltools.target[contract.target],
+            compute_precision=coremltools.precision.FLOAT16,
+            outputs=[
+                coremltools.TensorType(name=t.name, dtype=_dtype(t.dtype)) for t in contract.outputs
+            ],
+            # Without a Core ML runtime nothing can be loaded, and with one it is not needed.
+            skip_model_load=True,
+            package_dir=str(folder),
+        )
+    except (ValueError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
+        raise PhaseError(
+            f"coremltools cannot convert the graph: {error}.",
+            remedy="Read the run's log; the graph has an operation that this coremltools lacks.",
+            code="conversion.failed",
+        ) from error
+    return folder
+
+
+def _dtype(name: str) -> object:
+    import numpy as np
+
+    return np.dtype(name).type

@@ -1,0 +1,124 @@
+"""One conversion, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from phases.contract import Context
+from phases.conversion.coreml import convert
+from phases.conversion.package import canonicalise
+from phases.conversion.saved import missing_writes, package_differences
+from phases.mil import Package
+from phases.static import archive
+from phases.static.interface import border, differences, of_contract, program_border
+from schemas.artifact import Kind, Product
+from schemas.contract import Contract
+from schemas.errors import PhaseError
+from schemas.report import Report, metric
+
+_STEPS = 4
+
+
+def convert_shape(context: Context) -> tuple[Product, ...]:
+    """Make the products of one conversion slot: package and report."""
+    torch.set_num_threads(int(context.params["threads"]))
+    began = time.monotonic()
+    seconds: dict[str, float] = {}
+
+    def step(name: str, done: int) -> None:
+        seconds[name] = round(time.monotonic() - began - sum(seconds.values()), 3)
+        context.progress(name, done, _STEPS)
+
+    contract = Contract.model_validate_json(context.one("contract").path.read_bytes())
+    _check_request(context, contract)
+    program = functional_program(context.one("export").path, contract)
+    step("load", 1)
+    raw = convert(program, contract, context.scratch / "raw.mlpackage")
+    del program
+    step("convert", 2)
+    saved = canonicalise(raw, context.scratch / f"{contract.mode}-{contract.length}.mlpackage")
+    step("save", 3)
+    package = Package.open(saved)
+    found = package_differences(package, contract)
+    silent = missing_writes(package, contract)
+    demand_same("package", (*found, *(f"state {name} is never written" for name in silent)))
+    step("read back", 4)
+    return _publish(context, saved, package, (len(found), len(silent)), seconds)
+
+
+def functional_program(path: Path, contract: Contract) -> ExportedProgram:
+    """Load the archive's program and make it functional.
+
+    Raises PhaseError when it is not what the contract says.
+    """
+    # An empty table: the fused attention and the linear operations stay whole.
+    program: ExportedProgram = archive.load(path).run_decompositions({})
+    found = program_border(program, [t.name for t in contract.outputs])
+    demand_same("graph", differences(found, border(of_contract(contract))))
+    return program
+
+
+def demand_same(what: str, found: Sequence[str]) -> None:
+    """Raise PhaseError when there are differences from the contract."""
+    if found:
+        raise PhaseError(
+            f"The {what} is not what its contract says: {'; '.join(found)}.",
+            remedy="Export the shape again; if it persists, the converter changed its behaviour.",
+            code=f"conversion.{what}_differs",
+        )
+
+
+def _check_request(context: Context, contract: Contract) -> None:
+    if contract.export_digest != context.one("export").digest:
+        raise PhaseError(
+            f"The contract is of another export ({contract.export_digest[:12]}).",
+            remedy="Convert an export with the contract that was published beside it.",
+            code="conversion.foreign_contract",
+        )
+    asked = context.params["target"], context.params["precision"]
+    if asked != (contract.target, contract.precision):
+        raise PhaseError(
+            f"The recipe asks for {' '.join(asked)}; the graph was made for "
+            f"{contract.target} {contract.precision}.",
+            remedy="Ask for the target and precision of the export.",
+            code="conversion.target",
+        )
+
+
+def _publish(
+    context: Context,
+    saved: Path,
+    package: Package,
+    counts: tuple[int, int],
+    seconds: Mapping[str, float],
+) -> tuple[Product, ...]:
+    histogram = package.op_histogram()
+    facts: dict[str, Any] = {
+        "export": context.one("export").digest,
+        "contract": context.one("contract").digest,
+        "specification_version": package.specification_version,
+        "target": context.params["target"],
+        "precision": context.params["precision"],
+    }
+    product = context.tree(
+        "mlpackage", Kind.MLPACKAGE, saved, name=saved.name, facts=facts, sha256=True
+    )
+    mismatches, silent = counts
+    report = Report(
+        phase="conversion",
+        subject=product.digest,
+        metrics=(
+            metric("io.mismatches", mismatches, unit="count"),
+            metric("state.missing_writes", silent, unit="count"),
+            metric("ops.total", len(package.ops()), unit="count"),
+            metric("package.bytes", product.size, unit="bytes"),
+        ),
+        details={"seconds": dict(seconds), "ops": histogram, "opset": package.opset()},
+    )
+    return product, context.report(report)

@@ -1,0 +1,275 @@
+"""One export, step by step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from phases.contract import Context
+from phases.export.checks import (
+    DECODE_TOKENS,
+    TOLERANCES,
+    Measured,
+    demand,
+    measure_archive,
+    measure_decode,
+    measure_prefill,
+)
+from phases.export.golden import Golden, golden_tokens
+from phases.static import archive
+from phases.static.graphs import StaticDecode, StaticPrefill
+from phases.static.interface import CONVENTIONS, Interface, Mode, promised
+from phases.student import Student, StudentConfig, load_checkpoint
+from schemas import canonical
+from schemas.artifact import Kind, Product
+from schemas.contract import Architecture, Contract, ShapeStatus, Tensor
+from schemas.contract import Golden as Answers
+from schemas.digest import Digest
+from schemas.errors import PhaseError
+from schemas.report import Report, metric
+from store.hashing import hash_file
+
+ROUTE = "torch.export strict=False"
+RMS_NORM = "max_abs_rescale_exact_eps"
+TARGET = "iOS18"
+PRECISION = "float16"
+
+_UNITS = {"parity.top1_agreement": "fraction"}
+_STEPS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """What one slot is about."""
+
+    mode: Mode
+    length: int
+    architecture: Architecture
+    config: StudentConfig
+
+    @property
+    def interface(self) -> Interface:
+        return promised(self.mode, self.architecture, self.length)
+
+    @property
+    def golden_length(self) -> int:
+        """Tokens to check it with: all that a prefill takes, a few steps of decode."""
+        return self.length if self.mode == "prefill" else min(self.length, DECODE_TOKENS)
+
+
+class _Steps:
+    """Tells how far the work is, and keeps how long each step took."""
+
+    def __init__(self, context: Context) -> None:
+        self._progress = context.progress
+        self._last = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def done(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name] = round(now - self._last, 3)
+        self._last = now
+        self._progress(name, len(self.seconds), _STEPS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """What an export came to, ready to be published."""
+
+    shape: _Shape
+    path: Path
+    golden: Golden
+    measured: Measured
+    archive_max_abs: float
+    seconds: Mapping[str, float]
+
+
+def export_shape(context: Context) -> tuple[Product, ...]:
+    """Make the products of one export slot: graph, contract, report."""
+    torch.set_num_threads(int(context.params["threads"]))
+    return _publish(context, _export(context))
+
+
+def _export(context: Context) -> _Done:
+    steps = _Steps(context)
+    folder = context.one("checkpoint").path
+    student, config = load_checkpoint(folder)
+    shape = _shape(context.params, config)
+    graph = _graph(shape, student)
+    golden = golden_tokens(
+        folder / "tokenizer.json", vocab_size=config.vocab_size, length=shape.golden_length
+    )
+    steps.done("load")
+    measured = _measure(student, graph, golden)
+    demand(measured.figures)
+    steps.done("check")
+    program = archive.export(graph, _example(shape.interface))
+    steps.done("export")
+    path = archive.save(program, context.scratch)
+    del program
+    steps.done("save")
+    max_abs = measure_archive(archive.load(path), graph, golden.ids)
+    demand({"archive.max_abs": max_abs})
+    steps.done("compare")
+    return _Done(
+        shape=shape,
+        path=path,
+        golden=golden,
+        measured=measured,
+        archive_max_abs=max_abs,
+        seconds=steps.seconds,
+    )
+
+
+def _shape(params: Mapping[str, Any], config: StudentConfig) -> _Shape:
+    mode, length = params["mode"], int(params["length"])
+    assert mode in ("prefill", "decode")  # noqa: S101  # SPEC makes no other
+    return _Shape(mode=mode, length=length, architecture=config.architecture(), config=config)
+
+
+def _graph(shape: _Shape, student: Student) -> StaticPrefill | StaticDecode:
+    kind = StaticPrefill if shape.mode == "prefill" else StaticDecode
+    return kind(shape.architecture, student.state_dict(), shape.length)
+
+
+def _measure(student: Student, graph: StaticPrefill | StaticDecode, golden: Golden) -> Measured:
+    if isinstance(graph, StaticPrefill):
+        return measure_prefill(student, graph, golden.ids)
+    return measure_decode(student, graph, golden.ids)
+
+
+def _example(interface: Interface) -> tuple[torch.Tensor, ...]:
+    """Make inputs to trace with: zeros, since the archive keeps them."""
+    return tuple(torch.zeros(t.shape, dtype=torch.int32) for t in interface.inputs)
+
+
+def _publish(context: Context, done: _Done) -> tuple[Product, ...]:
+    shape = done.shape
+    name = f"{shape.mode}-{shape.length}"
+    facts = {"mode": shape.mode, "length": shape.length, "format": "torch.export.pt2"}
+    export = context.file(
+        "export", Kind.EXPORT, done.path, name=f"{name}.pt2", facts=facts, sha256=True
+    )
+    contract = _contract(context, done, export)
+    written = context.scratch / "contract.json"
+    written.write_bytes(canonical.encode(contract.to_json()))
+    made = context.file(
+        "contract",
+        Kind.CONTRACT,
+        written,
+        name=f"{name}.json",
+        facts=_summary(contract),
+        sha256=True,
+    )
+    return export, made, context.report(_report(done, export))
+
+
+def _report(done: _Done, export: Product) -> Report:
+    figures = {**done.measured.figures, "archive.max_abs": done.archive_max_abs}
+    return Report(
+        phase="export",
+        subject=export.digest,
+        metrics=tuple(
+            metric(name, value, unit=_UNITS.get(name, ""), n=len(done.golden.ids))
+            for name, value in figures.items()
+        ),
+        details={"seconds": dict(done.seconds), "golden": done.golden.text},
+    )
+
+
+def _contract(context: Context, done: _Done, export: Product) -> Contract:
+    checkpoint, shape, interface = context.one("checkpoint"), done.shape, done.shape.interface
+    tokenizer = checkpoint.path / "tokenizer.json"
+    words = CONVENTIONS[shape.mode]
+    figures = done.measured.figures
+    return Contract(
+        mode=shape.mode,
+        length=shape.length,
+        shape_validation=ShapeStatus(status="ok", max_abs=figures["parity.max_abs"]),
+        inputs=interface.inputs,
+        outputs=interface.outputs,
+        states=interface.states,
+        mask_convention=words.mask,
+        position_convention=words.position,
+        cache_layout=words.cache,
+        architecture=shape.architecture,
+        rms_norm=RMS_NORM,
+        tokenizer=hash_file(tokenizer).digest if tokenizer.is_file() else None,
+        checkpoint=checkpoint.digest,
+        checkpoint_step=_checkpoint_step(checkpoint.path),
+        export_sha256=export.files[0].sha256,
+        export_digest=export.digest,
+        route=ROUTE,
+        tools={tool: version(tool) for tool in ("torch", "numpy")},
+        target=TARGET,
+        precision=PRECISION,
+        golden=_answers(done.golden, done.measured.reference),
+        tolerances={n: t for n, t in TOLERANCES.items() if n in {*figures, "archive.max_abs"}},
+        warnings=_warnings(shape),
+    )
+
+
+def _answers(golden: Golden, reference: torch.Tensor) -> Answers:
+    # Adding 0 makes -0.0 and 0.0 one.
+    rounded = (reference.double().mul_(1000).round_().div_(1000) + 0.0).float()
+    return Answers(
+        token_ids=golden.ids,
+        text=golden.text,
+        top_ids=tuple(int(i) for i in reference.argmax(dim=-1)),
+        logits_sha256=hashlib.sha256(rounded.numpy().astype("<f4").tobytes()).hexdigest(),
+    )
+
+
+def _warnings(shape: _Shape) -> tuple[str, ...]:
+    trained = shape.config.max_position_embeddings
+    if shape.length <= trained:
+        return ()
+    return (f"Positions from {trained} on are beyond what the checkpoint was trained for.",)
+
+
+def _checkpoint_step(folder: Path) -> int | None:
+    """Read the optimizer step of a checkpoint that was trained here."""
+    state = folder / "training_state.json"
+    if not state.is_file():
+        return None
+    try:
+        step = json.loads(state.read_bytes())["step"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PhaseError(
+            f"The checkpoint's training_state.json names no step: {error}.",
+            remedy="Publish the checkpoint without it, or as training wrote it.",
+            code="export.training_state",
+        ) from error
+    return int(step)
+
+
+def _summary(contract: Contract) -> dict[str, Any]:
+    """Say what of a contract travels in its event."""
+
+    def brief(tensors: tuple[Tensor, ...]) -> list[dict[str, Any]]:
+        return [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in tensors]
+
+    export: Digest = contract.export_digest
+    return {
+        "mode": contract.mode,
+        "length": contract.length,
+        "inputs": brief(contract.inputs),
+        "outputs": brief(contract.outputs),
+        "states": brief(contract.states),
+        "export": export,
+        "export_sha256": contract.export_sha256,
+        "checkpoint": contract.checkpoint,
+        "max_abs": contract.shape_validation.max_abs,
+        "target": contract.target,
+        "precision": contract.precision,
+        "rms_norm": contract.rms_norm,
+        "vocab_size": contract.architecture.vocab_size,
+    }
