@@ -1,0 +1,131 @@
+"""Phase 8: a release, assembled by query over lineage and gates.
+
+Owns the release tree of docs/design.md. What the manifest says is a pure function of recorded facts
+(`assembly.py`); this module gathers them, lays the files out and stores the folder. The run's key
+holds the verdict and waiver rows that the decision read, so another verdict is another release.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phases.contract import Context
+from phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG, assemble
+from phases.deployment.facts import ReleaseFacts
+from phases.deployment.folder import checkpoint_of, graphs_of, lay_out
+from phases.deployment.request import Request, shapes_of_export
+from schemas import canonical
+from schemas.artifact import Kind, Product
+from schemas.digest import Digest
+from schemas.plan import Made, Need, PhaseSpec, Slot
+from schemas.recipe import Recipe
+from schemas.release import Manifest, RuntimeConfig
+from store.durable import writing
+from store.hashing import hash_bytes
+
+
+def slots(recipe: Recipe) -> tuple[Slot, ...]:
+    """One slot, when the recipe asks for a release."""
+    if recipe.deployment is None or recipe.export is None:
+        return ()
+    params = {
+        "deployment": recipe.deployment.to_json(),
+        "name": recipe.name,
+        "tier": str(recipe.tier),
+        "policy": recipe.policy,
+        "primary": recipe.export.primary,
+        "prefill": list(recipe.export.prefill),
+        "decode_capacity": recipe.export.decode_capacity,
+    }
+    return (Slot(id="deployment", phase="deployment", params=params, needs=_needs(recipe)),)
+
+
+def _needs(recipe: Recipe) -> tuple[Need, ...]:
+    assert recipe.export is not None  # noqa: S101  # [deployment] needs [conversion] needs [export]
+    needs = [
+        Need(role=f"{output}/{s.id}", slot=f"{phase}/{s.id}", output=output, optional=s.optional)
+        for s in shapes_of_export(recipe.export)
+        for phase, output in (
+            ("conversion", "mlpackage"),
+            ("export", "export"),
+            ("export", "contract"),
+        )
+    ]
+    if recipe.given.checkpoint is not None:
+        needs.append(Need(role="checkpoint", digest=recipe.given.checkpoint))
+    else:
+        needs.append(Need(role="checkpoint", slot="training", output="checkpoint"))
+    return tuple(needs)
+
+
+SPEC = PhaseSpec(
+    name="deployment",
+    version=1,
+    slots=slots,
+    makes=(Made(role="release", kind=Kind.RELEASE),),
+    tools=(),
+    seals=True,
+)
+
+
+def run(context: Context) -> tuple[Product, ...]:
+    """Assemble the release and store it. Raises PhaseError when a required gate is closed."""
+    from phases.deployment.query import open_facts
+
+    with open_facts(context.registry) as ledger:
+        return seal(context, ledger)
+
+
+def seal(context: Context, ledger: ReleaseFacts) -> tuple[Product, ...]:
+    """Assemble the release from what `ledger` answers, and store it."""
+    request = Request.model_validate(dict(context.params))
+    graphs = graphs_of(context, request)
+    checkpoint = checkpoint_of(context.one("checkpoint"))
+    facts = ledger.facts(
+        plan=request.plan,
+        policy=request.policy,
+        roots=_roots(context, request),
+        events=_events(request),
+    )
+    folder = context.scratch / "release"
+    files = lay_out(context, graphs, folder)
+    manifest, config = assemble(request, graphs, checkpoint, files, facts)
+    return (_store(context, folder, manifest, config),)
+
+
+def _roots(context: Context, request: Request) -> tuple[Digest, ...]:
+    """What is released, and the evidence of every verdict: the ends of the lineage to tell."""
+    inputs = {i.digest for given in context.inputs.values() for i in given}
+    evidence = {row.evidence for row in request.verdicts if row.evidence}
+    return tuple(sorted(inputs | evidence | {request.plan, request.policy}))
+
+
+def _events(request: Request) -> tuple[int, ...]:
+    """Sequence numbers of the verdicts and waivers that the decision read."""
+    verdicts = [row.seq for row in request.verdicts if row.seq is not None]
+    waivers = [row.waiver.seq for row in request.verdicts if row.waiver is not None]
+    return tuple(sorted({*verdicts, *waivers}))
+
+
+def _store(context: Context, folder: Path, manifest: Manifest, config: RuntimeConfig) -> Product:
+    """Write the two documents, store the folder, and describe it."""
+    encoded = canonical.encode(manifest.to_json())
+    with writing(folder):
+        (folder / RUNTIME_CONFIG).write_bytes(canonical.encode(config.to_json()))
+        (folder / MANIFEST).write_bytes(encoded)
+    own = hash_bytes(encoded, sha256=True)
+    facts = {
+        "name": manifest.name,
+        "tier": str(manifest.tier),
+        "plan": manifest.plan,
+        "policy": manifest.policy,
+        "depends_on": manifest.depends_on.seq,
+        "manifest": own.digest,
+        "manifest_sha256": own.sha256,
+        "shapes": {f"{s.mode}-{s.length}": s.status for s in manifest.shapes},
+        "capabilities": [c.name for c in manifest.capabilities],
+        "not_run": list(manifest.not_run),
+    }
+    return context.tree(
+        "release", Kind.RELEASE, folder, name=manifest.name, facts=facts, sha256=True
+    )

@@ -1,0 +1,346 @@
+"""The manifest, as a pure function of recorded facts.
+
+Rules: a required gate that is neither passed nor waived refuses the release; a capability needs a
+plain pass of every gate it names, on digests of this very release (a waiver or a check that did not
+run grants nothing); what is not claimed is said in words; equal facts give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from phases.deployment.facts import Facts
+from phases.deployment.request import Checkpoint, Graph, Request, Shape, VerdictRow
+from schemas import canonical
+from schemas.digest import SHORT, Digest
+from schemas.errors import PhaseError
+from schemas.policy import Verdict, phase_of
+from schemas.release import (
+    Capability,
+    GateRow,
+    Manifest,
+    ModelEntry,
+    ReleasedArtifact,
+    ReleasedFile,
+    RuntimeConfig,
+    ShapeRow,
+)
+from store.hashing import hash_bytes
+
+RUNTIME_CONFIG = "runtime_config.json"
+MANIFEST = "deployment_manifest.json"
+TOKENIZER = "tokenizer"
+
+
+def assemble(
+    request: Request,
+    graphs: Sequence[Graph],
+    checkpoint: Checkpoint,
+    files: Sequence[ReleasedFile],
+    facts: Facts,
+) -> tuple[Manifest, RuntimeConfig]:
+    """The manifest and the runtime config of a release.
+
+    `files` are those of the folder but these two. Raises PhaseError, listing each, when a required
+    gate is closed, a required shape is absent, or a contract is about something else.
+    """
+    _refuse(request, graphs, checkpoint, facts)
+    config = runtime_config(request, graphs, checkpoint)
+    released = {g.shape.id for g in graphs}
+    gates = _gates(request)
+    shapes = tuple(_shape(shape, graphs, request, facts) for shape in request.shapes)
+    not_run = tuple(sorted({c for a in facts.artifacts for c in a.facts.get("not_run", ())}))
+    manifest = Manifest(
+        name=request.name,
+        tier=request.tier,
+        plan=request.plan,
+        policy=request.policy,
+        recipe=dict(facts.recipe),
+        artifacts=_artifacts(graphs, facts),
+        files=_files(files, config),
+        capabilities=capabilities(
+            [g for g in gates if _concerns(g.slot, request, released)], facts
+        ),
+        gates=gates,
+        not_run=not_run,
+        shapes=shapes,
+        provenance=tuple(sorted(facts.runs, key=lambda run: (run.seq, run.run))),
+        toolchain=_toolchain(facts),
+        environment=_environments(facts),
+        depends_on=facts.head,
+        limits=tuple(_limits(request, gates, shapes, not_run, facts)),
+    )
+    return manifest, config
+
+
+def runtime_config(
+    request: Request, graphs: Sequence[Graph], checkpoint: Checkpoint
+) -> RuntimeConfig:
+    """What a runtime needs to load and drive the packages."""
+    budget = request.deployment
+    return RuntimeConfig(
+        name=request.name,
+        models=tuple(
+            ModelEntry(
+                path=package_path(g.shape),
+                mode=g.shape.mode,
+                length=g.shape.length,
+                contract=contract_path(g.shape),
+                primary=g.shape.primary,
+            )
+            for g in _ordered(graphs)
+        ),
+        tokenizer=TOKENIZER if checkpoint.has_tokenizer else None,
+        eos_token_ids=checkpoint.eos_token_ids,
+        vocab_size=checkpoint.vocab_size,
+        max_new_tokens=budget.max_new_tokens,
+        temperature=budget.temperature,
+        max_refinement_loops=budget.max_refinement_loops,
+        max_latent_spans=budget.max_latent_spans,
+        caws_tier=request.tier,
+    )
+
+
+def capabilities(gates: Sequence[GateRow], facts: Facts) -> tuple[Capability, ...]:
+    """What the release may claim: every gate of the claim passed on each of its subjects.
+
+    `gates` are the rows about what is released. A pass counts when its subject belongs to the
+    release's own lineage and its evidence comes from a recorded run.
+    """
+    known = {a.digest for a in facts.artifacts}
+    recorded = _recorded(facts)
+    found = []
+    for name, wanted in sorted(facts.policy.capabilities.items()):
+        rows = [g for g in gates if g.gate in wanted]
+        passed = all(
+            g.verdict is Verdict.PASS and g.subject in known and g.evidence in recorded
+            for g in rows
+        )
+        if wanted and passed and {g.gate for g in rows} == set(wanted):
+            subjects = tuple(sorted({g.subject for g in rows}))
+            found.append(Capability(name=name, gates=tuple(sorted(wanted)), subjects=subjects))
+    return tuple(found)
+
+
+def package_path(shape: Shape) -> str:
+    """Where a shape's package lies in the release."""
+    return f"models/{shape.id}.mlpackage"
+
+
+def export_path(shape: Shape) -> str:
+    """Where a shape's archive lies in the release."""
+    return f"exports/{shape.id}.pt2"
+
+
+def contract_path(shape: Shape) -> str:
+    """Where a shape's contract lies in the release."""
+    return f"contracts/{shape.id}.json"
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def _refuse(
+    request: Request, graphs: Sequence[Graph], checkpoint: Checkpoint, facts: Facts
+) -> None:
+    released = {g.shape.id for g in graphs}
+    faults = [*_absent(request, released), *_mismatched(graphs, checkpoint)]
+    faults += _closed(request, released, facts)
+    if faults:
+        raise PhaseError(
+            f"There is no release: {'; '.join(faults)}.",
+            remedy="Mend what a gate says, or waive it with `still waive`, then run again.",
+            code="deployment.refused",
+        )
+
+
+def _absent(request: Request, released: set[str]) -> Iterable[str]:
+    for shape in request.shapes:
+        if not shape.optional and shape.id not in released:
+            yield f"{shape.id} is required and was not made"
+
+
+def _mismatched(graphs: Sequence[Graph], checkpoint: Checkpoint) -> Iterable[str]:
+    for graph in graphs:
+        promises, shape = graph.promises, graph.shape
+        if (promises.mode, promises.length) != (shape.mode, shape.length):
+            yield f"the contract of {shape.id} is for {promises.mode}-{promises.length}"
+        if promises.export_digest != graph.export:
+            yield f"the contract of {shape.id} is for another export"
+        if promises.checkpoint != checkpoint.digest:
+            yield f"the contract of {shape.id} is for another checkpoint"
+
+
+def _closed(request: Request, released: set[str], facts: Facts) -> Iterable[str]:
+    """Required gates that do not let this release through."""
+    recorded = _recorded(facts)
+    for name in facts.policy.tiers.get(request.tier, ()):
+        rows = [row for row in request.verdicts if row.gate == name]
+        if not rows:
+            yield f"{name}: not_run, nothing was judged"
+        for row in rows:
+            if not _concerns(row.slot, request, released):
+                continue
+            if not row.open:
+                yield f"{name} ({_about(row)}): {row.verdict}"
+            elif row.policy != request.policy:
+                yield f"{name} ({_about(row)}): judged under another policy"
+            elif row.evidence not in recorded:
+                yield f"{name} ({_about(row)}): its evidence comes from no recorded run"
+
+
+def _recorded(facts: Facts) -> set[Digest]:
+    """What a recorded run or probe made: the only evidence that counts."""
+    return {a.digest for a in facts.artifacts if a.origin != "imported"}
+
+
+def _concerns(slot: str, request: Request, released: set[str]) -> bool:
+    """Whether a slot's verdicts bear on this release: not those of an optional shape left out."""
+    shape = slot.partition("/")[2]
+    return shape in released or not any(s.id == shape and s.optional for s in request.shapes)
+
+
+def _about(row: VerdictRow) -> str:
+    return f"{row.slot} over {row.subject[:SHORT]}" if row.subject else row.slot
+
+
+# --- parts of the manifest ------------------------------------------------------------------------
+
+
+def _ordered(graphs: Sequence[Graph]) -> list[Graph]:
+    return sorted(graphs, key=lambda g: (g.shape.mode == "decode", g.shape.length))
+
+
+def _gates(request: Request) -> tuple[GateRow, ...]:
+    """Every verdict with a subject; a slot whose run failed shows in `shapes` instead."""
+    rows = [
+        GateRow(
+            gate=row.gate,
+            slot=row.slot,
+            subject=row.subject,
+            evidence=row.evidence,
+            policy=row.policy,
+            verdict=row.verdict,
+            required=row.required,
+            checks=row.checks,
+            seq=row.seq,
+            waiver=row.waiver,
+        )
+        for row in request.verdicts
+        if row.subject is not None
+    ]
+    return tuple(sorted(rows, key=lambda r: (r.gate, r.slot, r.subject)))
+
+
+def _artifacts(graphs: Sequence[Graph], facts: Facts) -> tuple[ReleasedArtifact, ...]:
+    roles = {
+        digest: f"{kind}/{g.shape.id}"
+        for g in graphs
+        for kind, digest in (
+            ("mlpackage", g.mlpackage),
+            ("export", g.export),
+            ("contract", g.contract),
+        )
+    }
+    rows = [
+        ReleasedArtifact(
+            role=roles.get(a.digest) or a.role or str(a.kind),
+            kind=a.kind,
+            digest=a.digest,
+            size=a.size,
+            origin=a.origin,
+            name=a.name,
+            seq=a.seq,
+            released=a.digest in roles,
+        )
+        for a in facts.artifacts
+    ]
+    return tuple(sorted(rows, key=lambda r: (r.seq, r.digest)))
+
+
+def _files(files: Sequence[ReleasedFile], config: RuntimeConfig) -> tuple[ReleasedFile, ...]:
+    found = hash_bytes(canonical.encode(config.to_json()), sha256=True)
+    assert found.sha256 is not None  # noqa: S101  # it was asked for
+    own = ReleasedFile(
+        path=RUNTIME_CONFIG, size=found.size, blake3=found.digest, sha256=found.sha256
+    )
+    return tuple(sorted([*files, own], key=lambda f: f.path.encode()))
+
+
+def _shape(shape: Shape, graphs: Sequence[Graph], request: Request, facts: Facts) -> ShapeRow:
+    graph = next((g for g in graphs if g.shape == shape), None)
+    failed = [
+        f"{slot}: {message}"
+        for slot, message in sorted(facts.failures.items())
+        if slot.partition("/")[2] == shape.id
+    ]
+    closed = [
+        f"{row.gate}: {row.verdict}"
+        for row in request.verdicts
+        if row.shape == shape.id and row.required and not row.open
+    ]
+    status = "released" if graph else "failed" if failed else "excluded"
+    return ShapeRow.model_validate(
+        {
+            "mode": shape.mode,
+            "length": shape.length,
+            "primary": shape.primary,
+            "status": status,
+            "reason": None if graph else "; ".join(failed or closed) or "it was not made",
+            "max_abs": graph.promises.shape_validation.max_abs if graph else None,
+        }
+    )
+
+
+def _toolchain(facts: Facts) -> dict[str, str]:
+    """Package -> version; when runs used several, all of them."""
+    versions: dict[str, set[str]] = {}
+    for run in facts.runs:
+        for tool, version in run.tools.items():
+            versions.setdefault(tool, set()).add(version)
+    return {tool: " and ".join(sorted(found)) for tool, found in sorted(versions.items())}
+
+
+def _environments(facts: Facts) -> dict[str, object]:
+    """Digest -> what was probed, for every environment that the runs were recorded in."""
+    used = {run.environment for run in facts.runs}
+    return {a.digest: a.facts.get("environment", {}) for a in facts.artifacts if a.digest in used}
+
+
+# --- what is not claimed --------------------------------------------------------------------------
+
+
+def _limits(
+    request: Request,
+    gates: Sequence[GateRow],
+    shapes: Sequence[ShapeRow],
+    not_run: Sequence[str],
+    facts: Facts,
+) -> Iterable[str]:
+    yield "This release is not signed: its bytes can be checked, not who made it."
+    for check in not_run:
+        yield f"{check} was not run where this release was made, so nothing rests on it."
+    for gate in gates:
+        if gate.verdict is not Verdict.PASS:
+            yield _shortcoming(gate, request)
+    for shape in shapes:
+        if shape.status != "released":
+            yield f"{shape.mode}-{shape.length} is not released ({shape.status}): {shape.reason}."
+    if not any(phase_of(g.gate) == "evaluation" for g in gates):
+        yield "No gate judged the quality of the model's answers."
+    for a in sorted(facts.artifacts, key=lambda a: (a.seq, a.digest)):
+        if a.origin == "imported" and a.kind in ("checkpoint", "dataset", "mlpackage"):
+            yield f"The {a.kind} {a.digest[:SHORT]} was published by hand: no run here made it."
+
+
+def _shortcoming(gate: GateRow, request: Request) -> str:
+    where = f"{gate.gate} ({gate.slot})"
+    if gate.waiver is not None:
+        waiver = gate.waiver
+        return (
+            f"{where} did not pass ({gate.verdict}); {waiver.author} waived it until "
+            f"{waiver.until}: {waiver.reason}"
+        )
+    if gate.required:
+        return f"{where} did not pass ({gate.verdict}), so its shape is left out."
+    return f"{where} did not pass ({gate.verdict}); {request.tier} does not require it."

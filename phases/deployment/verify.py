@@ -1,0 +1,213 @@
+"""Checking a deployable folder offline: every file re-hashed, every difference named.
+
+Rules: the folder is untrusted: no path of the manifest may leave it, symbolic links are never
+followed, a manifest that is not one is refused before any of its paths is used; no heavy library
+and no registry is needed. An unsigned manifest proves that the folder is whole, not who made it:
+its own digest, which the report carries, is what to compare with the registry.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG
+from schemas import canonical
+from schemas.digest import Digest, Sha256
+from schemas.errors import InputError, UntrustedFileError
+from schemas.policy import Verdict
+from schemas.release import Manifest, ReleasedFile, RuntimeConfig
+from store.durable import reading, shown
+from store.hashing import hash_bytes, hash_file
+from store.names import component_fault, path_faults
+
+_LARGEST_MANIFEST = 64 << 20
+"""Bytes; a manifest has a few hundred per file and per run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """How a folder compares with its manifest."""
+
+    name: str
+    manifest: Digest
+    """BLAKE3 of the manifest's bytes …"""
+    manifest_sha256: Sha256
+    """… and its SHA-256: what to compare with the registry's release."""
+    checked: int
+    """Listed files that were found and hashed."""
+    missing: tuple[str, ...]
+    """Listed, but not there."""
+    added: tuple[str, ...]
+    """There, but not listed; links and special files are never listed."""
+    changed: tuple[str, ...]
+    """There, with other bytes, or not an ordinary file."""
+    faults: tuple[str, ...]
+    """Where the manifest contradicts itself, in words."""
+
+    @property
+    def manifest_ok(self) -> bool:
+        """Whether the manifest agrees with itself."""
+        return not self.faults
+
+    @property
+    def ok(self) -> bool:
+        """Whether the folder is exactly what a consistent manifest lists."""
+        return not (self.missing or self.added or self.changed or self.faults)
+
+
+def verify_folder(folder: Path) -> VerifyReport:
+    """Re-hash every file of a deployable folder and compare it with its manifest.
+
+    Raises InputError when there is no folder or no manifest, or a file cannot be read;
+    UntrustedFileError when the manifest is malformed or names a path outside of the folder.
+    """
+    data = _manifest_bytes(folder)
+    manifest = _parse(data)
+    found = dict(_walk(folder, ""))
+    found.pop(MANIFEST, None)
+    listed = {file.path: file for file in manifest.files}
+    present = [path for path in listed if path in found]
+    own = hash_bytes(data, sha256=True)
+    assert own.sha256 is not None  # noqa: S101  # it was asked for
+    return VerifyReport(
+        name=manifest.name,
+        manifest=own.digest,
+        manifest_sha256=own.sha256,
+        checked=sum(found[path] for path in present),
+        missing=_sorted(path for path in listed if path not in found),
+        added=_sorted(path for path in found if path not in listed),
+        changed=_sorted(
+            path for path in present if not (found[path] and _same(folder / path, listed[path]))
+        ),
+        faults=tuple(_faults(manifest, data, folder / RUNTIME_CONFIG)),
+    )
+
+
+def _sorted(paths: Iterator[str]) -> tuple[str, ...]:
+    return tuple(shown(path) for path in sorted(paths, key=os.fsencode))
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
+    """(relative path, whether it is an ordinary file) of everything but folders."""
+    with reading(folder):
+        children = list(os.scandir(folder))
+    for child in children:
+        mode = child.stat(follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            yield from _walk(Path(child.path), f"{prefix}{child.name}/")
+        else:
+            yield f"{prefix}{child.name}", stat.S_ISREG(mode)
+
+
+def _same(path: Path, listed: ReleasedFile) -> bool:
+    with reading(path):
+        found = hash_file(path, sha256=True)
+    return (found.size, found.digest, found.sha256) == (listed.size, listed.blake3, listed.sha256)
+
+
+# --- the manifest ---------------------------------------------------------------------------------
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    path = folder / MANIFEST
+    if not path.is_file() and not path.is_symlink():
+        raise InputError(
+            f"{shown(folder)} holds no {MANIFEST}.",
+            remedy="Name a folder that `still manifest --out` wrote, or a release's digest or tag.",
+            code="verify.no_manifest",
+        )
+    with reading(path):
+        status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_MANIFEST:
+        raise _refused("it is not an ordinary file of a manifest's size")
+    with reading(path):
+        return path.read_bytes()
+
+
+def _parse(data: bytes) -> Manifest:
+    try:
+        manifest = Manifest.model_validate(canonical.decode(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _refused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except InputError as error:
+        raise _refused(error.message.rstrip(".")) from error
+    for fault in _path_faults([file.path for file in manifest.files]):
+        raise _refused(fault)
+    return manifest
+
+
+def _path_faults(paths: Sequence[str]) -> Iterator[str]:
+    """What keeps these paths from naming distinct files inside of the folder."""
+    for path in paths:
+        for component in path.split("/"):
+            if fault := component_fault(component):
+                yield f"the path {path[:120]!r} has a part that {fault}"
+    if MANIFEST in paths:
+        yield "it lists itself"
+    yield from path_faults(paths)
+
+
+def _refused(why: str) -> UntrustedFileError:
+    return UntrustedFileError(
+        f"{MANIFEST} is not a manifest that can be trusted: {why}.",
+        remedy="Get the folder again from where it was released.",
+        code="verify.bad_manifest",
+    )
+
+
+def _faults(manifest: Manifest, data: bytes, runtime_config: Path) -> Iterator[str]:
+    """Where a well-formed manifest contradicts itself or its runtime config."""
+    if canonical.encode(manifest.to_json()) != data:
+        yield f"{MANIFEST} is not in canonical form"
+    files = {file.path for file in manifest.files}
+    if RUNTIME_CONFIG not in files:
+        yield f"{RUNTIME_CONFIG} is not listed"
+    yield from _artifact_faults(manifest)
+    yield from _capability_faults(manifest)
+    if runtime_config.is_file() and not runtime_config.is_symlink():
+        yield from _config_faults(manifest, runtime_config, files)
+
+
+def _artifact_faults(manifest: Manifest) -> Iterator[str]:
+    known = Counter(a.digest for a in manifest.artifacts)
+    owners = {f.artifact for f in manifest.files if f.artifact}
+    for digest in sorted(owners - set(known)):
+        yield f"files belong to the artifact {digest}, which is not listed"
+    for artifact in manifest.artifacts:
+        if artifact.released and artifact.digest not in owners:
+            yield f"{artifact.role} is called released, but none of its files is listed"
+
+
+def _capability_faults(manifest: Manifest) -> Iterator[str]:
+    passed = {(g.gate, g.subject) for g in manifest.gates if g.verdict is Verdict.PASS}
+    for claim in manifest.capabilities:
+        for gate in claim.gates:
+            if not any((gate, subject) in passed for subject in claim.subjects):
+                yield f"the capability {claim.name} rests on {gate}, which did not pass"
+
+
+def _config_faults(manifest: Manifest, path: Path, files: set[str]) -> Iterator[str]:
+    try:
+        with reading(path):
+            config = RuntimeConfig.model_validate(canonical.decode(path.read_bytes()))
+    except (ValidationError, InputError):
+        yield f"{RUNTIME_CONFIG} is not a runtime config"
+        return
+    if (config.name, config.caws_tier) != (manifest.name, manifest.tier):
+        yield f"{RUNTIME_CONFIG} is of another release"
+    for model in config.models:
+        if not any(file.startswith(f"{model.path}/") for file in files):
+            yield f"{RUNTIME_CONFIG} names {shown(model.path)}, of which no file is listed"
+        if model.contract not in files:
+            yield f"{RUNTIME_CONFIG} names {shown(model.contract)}, which is not listed"
