@@ -1,0 +1,107 @@
+"""The verbs of `still`, and where each one's function is.
+
+Rules: one literal table; only the module of the verb that was typed is imported, so a command pays
+for nothing but itself. `--registry DIR` may stand before or after the verb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+VERBS = {
+    "init": "cli.health",
+    "publish": "cli.publish",
+    "run": "cli.run",
+    "watch": "cli.run",
+    "ls": "cli.read",
+    "show": "cli.read",
+    "cat": "cli.read",
+    "checkout": "cli.read",
+    "lineage": "cli.ancestry",
+    "log": "cli.history",
+    "sql": "cli.query",
+    "tag": "cli.tags",
+    "retry": "cli.judge",
+    "waive": "cli.judge",
+    "gates": "cli.reasons",
+    "why": "cli.reasons",
+    "manifest": "cli.release",
+    "verify": "cli.release",
+    "fsck": "cli.health",
+    "doctor": "cli.health",
+}
+"""Verb -> the module that holds a function of that name."""
+
+_REGISTRY = "--registry"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse and execute one command line; returns the exit code.
+
+    Raises whatever StillError the command meets; usage errors are told here and give 2.
+    """
+    given = _registry_first(arguments)
+    named = next(iter(given[2:] if given[:1] == [_REGISTRY] else given), "")
+    verbs = (named,) if named in VERBS else VERBS
+    try:
+        typer.main.get_command(build(verbs)).main(args=given, prog_name="still")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 1
+    return 0
+
+
+def build(verbs: Iterable[str]) -> typer.Typer:
+    """A typer application with these verbs."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,  # rich's help costs 60 ms and says the same
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_still)
+    for verb in verbs:
+        app.command(verb)(getattr(import_module(VERBS[verb]), verb))
+    return app
+
+
+def _still(
+    context: typer.Context,
+    registry: Annotated[
+        Path | None,
+        typer.Option(
+            _REGISTRY,
+            metavar="DIR",
+            help="The registry's folder. Default: STILL_REGISTRY, else the nearest .still/.",
+        ),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002  # typer's own way to say a flag
+) -> None:
+    """From a teacher model to a Core ML release, with proof for every step.
+
+    REF is a digest prefix (4 characters or more), a tag, or kind@latest. Exit codes: 0 done, 1 a
+    gate or a run failed, 2 bad usage or input.
+    """
+    context.obj = registry
+    if version:
+        from cli.version import VERSION
+
+        typer.echo(f"still {VERSION}")
+        raise typer.Exit
+
+
+def _registry_first(arguments: Sequence[str]) -> list[str]:
+    """The same command line with `--registry DIR` in front, wherever it stood before a `--`."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for place, word in enumerate(arguments[:end]):
+        rest = [*arguments[:place], *arguments[place + 1 :]]
+        if word.startswith(f"{_REGISTRY}="):
+            return [_REGISTRY, word.partition("=")[2], *rest]
+        if word == _REGISTRY and place + 1 < end:
+            return [_REGISTRY, rest.pop(place), *rest]
+    return list(arguments)

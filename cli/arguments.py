@@ -1,0 +1,24 @@
+"""What several commands take: a REF, `--json`, and the registry that they work on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.wiring import Session, open_registry
+from registry.home import locate
+
+Ref = Annotated[
+    str, typer.Argument(metavar="REF", help="A digest prefix, a tag, or kind@latest.")
+]
+MaybeRef = Annotated[
+    str | None, typer.Argument(metavar="[REF]", help="A digest prefix, a tag, or kind@latest.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def session_of(context: typer.Context) -> Session:
+    """The registry that the command line means. Raises InputError when there is none."""
+    return open_registry(locate(context.obj, Path.cwd()))

@@ -1,0 +1,153 @@
+"""Verbs by which a person steps in: `waive` a gate, `retry` a failed run."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import render
+from cli.arguments import Json, Ref, session_of
+from registry.references import resolve_reference, resolve_run
+from schemas.artifact import Kind
+from schemas.digest import SHORT, Digest
+from schemas.errors import InputError, ReferenceError_
+from schemas.events import GateWaived, RunRetried
+
+if TYPE_CHECKING:
+    from registry.fold import Run, State
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def waive(
+    context: typer.Context,
+    gate: Annotated[str, typer.Argument(metavar="GATE", help="The gate's name.")],
+    ref: Ref,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why it may pass all the same.")],
+    until: Annotated[
+        str, typer.Option("--until", metavar="DATE", help="YYYY-MM-DD (to its end, UTC) or RFC 3339.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Take responsibility for a gate that did not pass over REF, until a date."""
+    from cli.wiring import actor, clock
+
+    session = session_of(context)
+    state = session.state()
+    _require_gate(state, gate)
+    if not reason.strip():
+        raise InputError(
+            "A waiver needs a reason.",
+            remedy="Say with --reason why the gate may be passed over.",
+            code="waive.no_reason",
+        )
+    subject = resolve_reference(state, ref)
+    waiver = GateWaived(
+        gate=gate, subject=subject, author=actor().user, reason=reason, until=expiry(until, clock())
+    )
+    if not any(judged.fact.gate == gate and judged.fact.subject == subject
+               for judged in state.verdicts.values()):
+        render.note(f"Note: {gate} was never judged over {subject[:SHORT]}; it is waived in advance.")
+    session.ledger.append([waiver])
+    if as_json:
+        render.json_document(waiver.to_json())
+    else:
+        render.line(f"waived\t{gate}\t{render.short(subject)}\tuntil {waiver.until}")
+        render.note("  Next: `still run` the recipe again; the waiver is shown in its manifest.")
+
+
+def expiry(text: str, now: datetime) -> str:
+    """When a waiver ends, as events spell time. A date lasts to its end (UTC).
+
+    Raises InputError when `text` is no date or time, or not after `now`.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise _bad_date(text, "is not a date") from error
+    if _DATE.fullmatch(text):
+        found = datetime.combine(found.date(), time.max, tzinfo=UTC)
+    if found.tzinfo is None:
+        raise _bad_date(text, "names no time zone")
+    if found <= now:
+        raise _bad_date(text, "is not in the future")
+    return found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _bad_date(text: str, what: str) -> InputError:
+    return InputError(
+        f"--until {text!r} {what}.",
+        remedy="Give a day to come as YYYY-MM-DD, or a time like 2030-01-31T12:00:00Z.",
+        code="waive.bad_date",
+    )
+
+
+def _require_gate(state: State, gate: str) -> None:
+    known: set[str] = set()
+    for publications in state.artifacts.values():
+        fact = publications[0].fact
+        if fact.kind is Kind.POLICY:
+            known |= set(state.policy(fact.digest).gates)
+    if gate not in known:
+        raise InputError(
+            f"No policy here has a gate {gate!r}.",
+            remedy=f"Gates are: {', '.join(sorted(known))}." if known else "Publish a policy first.",
+            code="waive.unknown_gate",
+        )
+
+
+def retry(
+    context: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A prefix of its key. Default: all failed.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Let failed runs be tried again; a running `still watch` does so at once."""
+    session = session_of(context)
+    state = session.state()
+    failed = {r.key: r for r in state.runs.values() if has_failed(r)}
+    chosen = list(failed.values()) if run is None else [_failed_run(state, failed, run)]
+    if chosen:
+        session.ledger.append([RunRetried(run=one.key) for one in chosen])
+    if as_json:
+        render.json_document([{"run": one.key, "slot": one.started.slot} for one in chosen])
+        return
+    for one in chosen:
+        render.line(f"retry\t{one.started.slot}\t{render.short(one.key)}")
+    render.note(
+        "  Next: `still run` the recipe; a running `still watch` takes them up by itself."
+        if chosen
+        else "No run has failed; there is nothing to retry."
+    )
+
+
+def has_failed(run: Run) -> bool:
+    """Whether a run has ended without success and will not be tried again by itself."""
+    from registry.plans import MAX_ATTEMPTS
+
+    return run.status == "failed" or (run.status == "abandoned" and run.attempts >= MAX_ATTEMPTS)
+
+
+def _failed_run(state: State, failed: dict[Digest, Run], text: str) -> Run:
+    key = resolve_run(state, text)
+    if key is None:
+        listed = ", ".join(f"{k[:SHORT]} ({r.started.slot})" for k, r in failed.items())
+        raise ReferenceError_(
+            f"{text!r} is not the beginning of exactly one run's key.",
+            remedy=f"Failed runs: {listed}." if failed else "No run has failed.",
+            code="ref.unknown_run",
+        )
+    if key not in failed:
+        raise InputError(
+            f"Run {key[:SHORT]} ({state.runs[key].started.slot}) has not failed: "
+            f"it is {state.runs[key].status}.",
+            remedy="Only failed runs can be retried; see `still log`.",
+            code="retry.not_failed",
+        )
+    return failed[key]

@@ -1,0 +1,75 @@
+"""The `still` command's entry point: what comes in, what goes out, and with which exit code.
+
+Rules: `--version` is answered before anything is imported; stdout carries only what was asked for;
+errors go to stderr as two sentences, or with `--json` as one JSON object; a reader that goes away
+(`still log | head`) is no error message. Exit codes: 0 done, 1 a gate or a run failed (or bytes are
+not what was recorded), 2 bad usage or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells spell it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Raises nothing that a command meets."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        return _version()
+    from cli.app import run  # typer costs 90 ms: only from here on
+    from schemas.errors import StillError
+
+    try:
+        code = run(given)
+        sys.stdout.flush()
+    except StillError as error:
+        return _tell(error, as_json="--json" in given)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception:  # noqa: BLE001  # the rim: nothing is swallowed, the traceback is printed
+        return _internal()
+    return code
+
+
+def _version() -> int:
+    from cli.version import VERSION
+
+    sys.stdout.write(f"still {VERSION}\n")
+    return 0
+
+
+def _tell(error: object, *, as_json: bool) -> int:
+    from cli.render import tell_error
+    from schemas.errors import StillError
+
+    assert isinstance(error, StillError)  # noqa: S101  # caught as such
+    tell_error(error, as_json=as_json)
+    return error.exit_code
+
+
+def _reader_gone() -> int:
+    # The interpreter flushes stdout once more on its way out; that must not fail loudly either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _internal() -> int:
+    import traceback
+
+    traceback.print_exc()
+    sys.stderr.write(
+        "still: This is an error in stillhouse itself, not in what you did.\n"
+        "  Next: what was recorded is safe (`still fsck` checks it); please report the lines above.\n"
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+"""The verbs that advance plans: `run` one recipe until nothing more happens, `watch` for more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import render, standing
+from cli.arguments import Json, session_of
+from schemas.digest import SHORT, Digest
+
+if TYPE_CHECKING:
+    from cli.wiring import Session
+    from phases.reactor import Reactor
+    from registry.plans import PlanView
+    from schemas.errors import StillError
+
+_INTERRUPTED = 130
+
+
+def run(
+    context: typer.Context,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe file, or a REF of a published one.")
+    ],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Publish a recipe and advance it until quiet; 0 only if every required gate passed.
+
+    With --json: one object a line for each event and progress note, then one `summary`.
+    """
+    from cli.watching import watcher
+
+    session = session_of(context)
+    plan = _plan(session, recipe)
+    with watcher(as_json=as_json, after=session.ledger.head().seq) as listen:
+        reactor = session.reactor(listen)
+        _request(session, reactor, plan)
+        view = _advance(reactor, plan)
+    if as_json:
+        render.json_line({"summary": _summary(view)})
+    else:
+        _show(view)
+    if not view.done:
+        raise typer.Exit(1)
+
+
+def watch(
+    context: typer.Context,
+    *,
+    inbox: Annotated[
+        Path | None, typer.Option("--inbox", metavar="DIR", help="Default: the registry's inbox/.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when all is quiet.")] = False,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", metavar="FILE", help="What a dropped checkpoint goes through."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Publish what is dropped into the inbox, and advance every plan. Ends on Ctrl-C."""
+    from cli.inbox import watch as keep_watch
+    from cli.watching import watcher
+
+    session = session_of(context)
+    done = False
+    with watcher(as_json=as_json, after=session.ledger.head().seq) as listen:
+        if not as_json:
+            render.note(f"Watching {inbox or session.home.inbox}; stop with Ctrl-C.")
+        done = keep_watch(
+            session,
+            inbox=inbox,
+            recipe=recipe,
+            once=once,
+            listener=listen,
+            complain=lambda path, error: _complain(path, error, as_json=as_json),
+        )
+    if not done:
+        raise typer.Exit(1)
+
+
+def _plan(session: Session, recipe: str) -> Digest:
+    """The plan that RECIPE means: a file is published first, a REF is looked up."""
+    from cli import recipes
+    from registry.references import resolve_reference
+    from schemas.artifact import Kind
+
+    path = Path(recipe)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return recipes.resolve(session, path)
+    return resolve_reference(session.state(), recipe, kind=Kind.RECIPE)
+
+
+def _request(session: Session, reactor: Reactor, plan: Digest) -> None:
+    """Ask for the plan unless it was asked for and is done; asking reopens its failed runs."""
+    from cli import recipes
+
+    if plan not in reactor.state.requested or not reactor.view(plan).done:
+        recipes.request(session, plan)
+
+
+def _advance(reactor: Reactor, plan: Digest) -> PlanView:
+    try:
+        return reactor.advance(plan)
+    except KeyboardInterrupt:
+        reactor.stop()
+        render.note("Stopped. The same `still run` goes on from what is recorded.")
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _summary(view: PlanView) -> dict[str, object]:
+    return {
+        "plan": view.plan,
+        "name": view.recipe.name,
+        "done": view.done,
+        "slots": [standing.slot_values(slot) for slot in view.slots],
+        "gates": [standing.gate_values(gate) for gate in view.gates],
+        "release": standing.release_of(view),
+        "missing": standing.missing(view),
+    }
+
+
+def _show(view: PlanView) -> None:
+    standing.show_slots(view)
+    render.line()
+    standing.show_gates(view.gates)
+    render.line()
+    release = standing.release_of(view)
+    if release:
+        render.line(f"release\t{release}")
+        render.note(f"  Next: write it out with `still manifest {release[:SHORT]} --out DIR`.")
+    elif view.done:
+        render.line(f"done\tplan {render.short(view.plan)}")
+    for item in standing.missing(view):
+        render.line(f"missing\t{render.clean(item['what'])}\t{render.clean(item['why'])}")
+        if item["remedy"]:
+            render.note(f"  Next: {render.clean(item['remedy'])}")
+
+
+def _complain(path: Path, error: StillError, *, as_json: bool) -> None:
+    if as_json:
+        render.json_line({"refused": {"path": str(path), **error.as_dict()}})
+        return
+    render.note(f"Refused {render.clean(path)}:")
+    render.tell_error(error, as_json=False)

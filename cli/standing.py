@@ -1,0 +1,169 @@
+"""How a plan stands, as plain values: its slots, its gates, its release, and what is missing.
+
+The same values are printed by `run`, `gates`, `why` and `manifest`. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cli import render
+from registry.fold import State
+from registry.plans import GateView, PlanView, Reason, SlotView, Status
+from schemas.digest import SHORT, Digest
+from schemas.errors import InputError
+
+
+def latest_plan(state: State) -> Digest:
+    """The plan that was asked for last. Raises InputError when none was."""
+    if not state.requested:
+        raise InputError(
+            "No plan has been asked for in this registry yet.",
+            remedy="Ask for one with `still run RECIPE`.",
+            code="plan.none",
+        )
+    return max(state.requested, key=lambda plan: state.requested[plan])
+
+
+def release_of(view: PlanView) -> Digest | None:
+    """The release that the plan came to, if it did."""
+    for slot in view.slots:
+        if slot.spec.seals and slot.status is Status.FILLED:
+            return slot.outputs.get("release")
+    return None
+
+
+def slot_values(slot: SlotView) -> dict[str, Any]:
+    """One slot, for JSON."""
+    return {
+        "slot": slot.slot.id,
+        "status": str(slot.status),
+        "optional": slot.slot.optional,
+        "reason": str(slot.reason),
+        "detail": slot.detail,
+        "run": slot.key,
+        "seconds": slot.run.seconds if slot.run else None,
+        "outputs": dict(slot.outputs),
+    }
+
+
+def gate_values(gate: GateView) -> dict[str, Any]:
+    """One gate, for JSON."""
+    waiver = gate.waiver
+    return {
+        "gate": gate.gate,
+        "slot": gate.slot,
+        "verdict": str(gate.verdict),
+        "required": gate.required,
+        "blocking": gate.blocking,
+        "subject": gate.subject,
+        "evidence": gate.evidence,
+        "policy": gate.policy,
+        "checks": [check.to_json() for check in gate.checks],
+        "waiver": waiver.fact.to_json() if waiver else None,
+    }
+
+
+def missing(view: PlanView) -> list[dict[str, str]]:
+    """Why the plan is not done: first causes only, each with what to do about it."""
+    found = [_missing_slot(slot) for slot in view.slots if _is_first_cause(slot)]
+    found += [_missing_gate(gate) for gate in view.closed_gates]
+    return found
+
+
+def _is_first_cause(slot: SlotView) -> bool:
+    """Whether this slot itself is the trouble, and not one that it waits for."""
+    follows = (Reason.INPUT_FAILED, Reason.GATE_CLOSED, Reason.GATE_PENDING)
+    unfilled = slot.status is not Status.FILLED and not slot.slot.optional
+    return unfilled and slot.reason not in follows
+
+
+def _missing_slot(slot: SlotView) -> dict[str, str]:
+    run = slot.run.key[:SHORT] if slot.run else ""
+    remedy = ""
+    if slot.status is Status.FAILED:
+        remedy = (
+            f"See its log with `still show {run}`, mend the cause, then `still run` the recipe again."
+        )
+    detail = f": {slot.detail}" if slot.detail else ""
+    return {
+        "what": slot.slot.id,
+        "why": f"{slot.status}, {slot.reason}{detail}",
+        "remedy": remedy,
+    }
+
+
+def _missing_gate(gate: GateView) -> dict[str, str]:
+    over = f" over {gate.subject[:SHORT]}" if gate.subject else ""
+    checks = "; ".join(check_words(gate)) or "nothing was measured for it yet"
+    remedy = ""
+    if gate.subject and gate.judged:
+        subject = gate.subject[:SHORT]
+        remedy = (
+            "Improve what it measures, change the policy, or take responsibility: "
+            f"`still waive {gate.gate} {subject} --reason … --until DATE`."
+        )
+    return {
+        "what": gate.gate,
+        "why": f"{gate.verdict} ({gate.slot}{over}): {checks}",
+        "remedy": remedy,
+    }
+
+
+def check_words(gate: GateView) -> list[str]:
+    """Each check of a gate in words: `trained.kl 0.61 <= 0.8 (n = 400)`."""
+    from cli.narration import check_text
+
+    return [
+        check_text(check.to_json()) + (f" (n = {check.n})" if check.n is not None else "")
+        for check in gate.checks
+    ]
+
+
+def show_slots(view: PlanView) -> None:
+    """Print the slots."""
+    render.table(
+        ("slot", "status", "seconds", "run", "reason"),
+        (
+            (
+                slot.slot.id,
+                slot.status,
+                "" if slot.run is None or slot.run.seconds is None else f"{slot.run.seconds:.1f}",
+                render.short(slot.key),
+                f"{slot.reason}: {slot.detail}" if slot.detail else slot.reason,
+            )
+            for slot in view.slots
+        ),
+    )
+
+
+def show_gates(gates: tuple[GateView, ...]) -> None:
+    """Print the gates: one row for each check."""
+    render.table(
+        ("gate", "slot", "verdict", "metric", "value", "", "threshold", "n", "required", "waived"),
+        (row for gate in gates for row in _gate_rows(gate)),
+    )
+
+
+def _gate_rows(gate: GateView) -> list[tuple[object, ...]]:
+    waived = ""
+    if gate.waiver:
+        waived = f"by {gate.waiver.fact.author} until {render.moment(gate.waiver.fact.until)}"
+    required = "yes" if gate.required else "no"
+    if not gate.checks:
+        return [(gate.gate, gate.slot, gate.verdict, "", "", "", "", "", required, waived)]
+    return [
+        (
+            gate.gate,
+            gate.slot,
+            gate.verdict,
+            check.metric,
+            render.number(check.value),
+            check.op,
+            render.number(check.threshold),
+            "" if check.n is None else check.n,
+            required,
+            waived,
+        )
+        for check in gate.checks
+    ]
