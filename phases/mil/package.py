@@ -155,7 +155,7 @@ def _specification(file: Path) -> Any:  # noqa: ANN401  # a protobuf message
     with quiet_coremltools():
         from coremltools.proto import Model_pb2
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    specification = Model_pb2.Model()
+    specification: Any = Model_pb2.Model()
     try:
         specification.ParseFromString(file.read_bytes())
     except (OSError, DecodeError) as error:

@@ -1,10 +1,10 @@
 """What a run measures: how large numbers grew, and where the first non-finite one was born.
 
 Rules: only float results of operations that compute are measured; constants, inputs and moved
-numbers are not. A non-finite element counts where it is born, not where it is passed on: a NaN
-counts unless an operand holds a NaN, an infinity unless an operand holds an infinity of the same
-sign. So a causal mask of -inf is no finding, a sum that turns it into NaN is, and so is an overflow
-beside it to +inf. (An overflow to -inf in the very operation that adds such a mask is not seen.)
+numbers are not. Every NaN counts, in each result that holds it. An infinity counts where it is
+born: in a result none of whose operands holds an infinity of the same sign. So a causal mask of
+-inf is no finding; an overflow to +inf beside it is, and so is what turns it into NaN. (An overflow
+to -inf in the very operation that adds such a mask is not seen.)
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class RunStats:
     max_abs_op: str
     """Which operation made it, as `type:result`; empty when nothing was measured."""
     nonfinite: int
-    """Non-finite elements, counted where they are born."""
+    """Non-finite elements: every NaN, and infinities where they are born."""
     first_nonfinite_op: str | None
-    """The first operation that bore one."""
+    """The first operation that made one."""
 
 
 class Tally:
@@ -75,11 +75,10 @@ class Tally:
 
     def _count(self, label: str, result: Tensor, operands: Iterable[Tensor]) -> None:
         floats = [operand for operand in operands if operand.is_floating_point()]
-        tests = (torch.isnan, torch.isposinf, torch.isneginf)
-        born = sum(
-            int(test(result).sum())
-            for test in tests
-            if not any(bool(test(operand).any()) for operand in floats)
+        born = int(result.isnan().sum()) + sum(
+            int(infinite(result).sum())
+            for infinite in (torch.isposinf, torch.isneginf)
+            if not any(bool(infinite(operand).any()) for operand in floats)
         )
         self._nonfinite += born
         if born and self._first is None:
