@@ -1,9 +1,9 @@
 """A saved `.mlpackage`: its files, what it tells Core ML users, and what its program says.
 
-Rules: opening reads only what `Manifest.json` names inside `Data/`, and refuses links and paths
-that leave it. Nothing is compiled, and no weight is read before a number is needed. The description
-(for users) and the functions (the program) are kept apart: Core ML matches them by name at run
-time, and nothing in coremltools notices when they disagree.
+Rules: opening reads only what `Manifest.json` names inside `Data/`. Nothing is compiled, and no
+weight is read before a number is needed. The description (for users) and the functions (the
+program) are kept apart: Core ML matches them by name at run time, and nothing in coremltools
+notices when they disagree.
 
 Sources: `Model.proto` and `MIL.proto` of coremltools; the manifest as `MLModel.save` writes it.
 """
@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from phases.mil.names import inner_parts
 from phases.mil.program import Function, Operation, bad_program, read_function
 from phases.mil.tensortype import FEATURE_DTYPES, TensorType
-from phases.mil.values import Constants, is_inside
+from phases.mil.values import Constants
 from schemas import canonical
 from schemas.errors import UntrustedFileError
 
@@ -174,12 +175,10 @@ def _model_file(package: Path) -> Path:
     manifest = _manifest(package / "Manifest.json")
     entry = manifest["itemInfoEntries"].get(str(manifest.get("rootModelIdentifier")), {})
     name = entry.get("path")
-    data = package / "Data"
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise _bad_manifest("it names no root model")
-    if ".." in PurePosixPath(name).parts or not is_inside(data / name, data):
-        raise _bad_manifest(f"its root model {name!r} lies outside Data/")
-    return data / name
+    parts = inner_parts(name) if isinstance(name, str) else ()
+    if not parts:
+        raise _bad_manifest(f"its root model is {name!r}, which is not inside Data/")
+    return package.joinpath("Data", *parts)
 
 
 def _manifest(file: Path) -> Mapping[str, Any]:

@@ -8,12 +8,13 @@ A blob is read once per package and shared by every function and interpreter tha
 from __future__ import annotations
 
 import math
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from phases.mil.names import inner_parts
 from phases.mil.program import BlobRef, Constant
 from phases.mil.tensortype import COMPUTE_DTYPES, TensorType
 from phases.mil.weights import WeightFile
@@ -82,23 +83,16 @@ class Constants:
 def blob_path(folder: Path, name: str) -> Path:
     """The file that a MIL blob name means.
 
-    Raises UntrustedFileError unless the name is `@model_path/…` and stays inside `folder`, links
-    followed.
+    Raises UntrustedFileError unless the name is `@model_path/…` and stays inside `folder`.
     """
-    first, *rest = PurePosixPath(name).parts or ("",)
-    plain = rest and not {"..", "\\", "\0"}.intersection((*rest, *name))
-    if first == MODEL_PATH and plain and is_inside(folder.joinpath(*rest), folder):
+    first, *rest = inner_parts(name) or ("",)
+    if first == MODEL_PATH and rest:
         return folder.joinpath(*rest)
     raise UntrustedFileError(
         f"The program reads weights from {name!r}, which is not inside its package.",
         remedy="Do not use this package: a real one names @model_path/weights/weight.bin.",
         code="mil.blob_path",
     )
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Whether `path`, links followed, lies inside `folder`."""
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _immediate(message: Any, kind: TensorType) -> Tensor | Text:  # noqa: ANN401  # protobuf
