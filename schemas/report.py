@@ -15,6 +15,9 @@ from schemas.digest import Digest
 from schemas.value import Value
 
 
+_LARGEST = 2.0**53
+
+
 class Metric(Value):
     """One measured number."""
 
@@ -29,7 +32,8 @@ class Metric(Value):
     low: float | None = None
     high: float | None = None
     """Ends of the 95 % confidence interval, where there is one."""
-    nonfinite: Literal["nan", "inf", "-inf"] | None = None
+    nonfinite: Literal["nan", "inf", "-inf", "huge", "-huge"] | None = None
+    """Why there is no value. `huge`: finite, but beyond 2**53, where RFC 8785 numbers end."""
 
 
 def metric(
@@ -41,13 +45,17 @@ def metric(
     interval: tuple[float, float] | None = None,
 ) -> Metric:
     """A Metric; a non-finite value becomes null plus its name, and so can never pass a gate."""
-    low, high = interval if interval and all(map(math.isfinite, interval)) else (None, None)
-    if math.isfinite(value):
-        return Metric(name=name, value=float(value), unit=unit, n=n, low=low, high=high)
-    spelled: Literal["nan", "inf", "-inf"] = (
-        "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    low, high = (
+        interval if interval and all(abs(end) < _LARGEST for end in interval) else (None, None)
     )
-    return Metric(name=name, value=None, unit=unit, n=n, nonfinite=spelled)
+    if abs(value) < _LARGEST:
+        return Metric(name=name, value=float(value), unit=unit, n=n, low=low, high=high)
+    if math.isnan(value):
+        return Metric(name=name, value=None, unit=unit, n=n, nonfinite="nan")
+    if math.isinf(value):
+        spelled: Literal["inf", "-inf"] = "inf" if value > 0 else "-inf"
+        return Metric(name=name, value=None, unit=unit, n=n, nonfinite=spelled)
+    return Metric(name=name, value=None, unit=unit, n=n, nonfinite="huge" if value > 0 else "-huge")
 
 
 class Report(Value):
