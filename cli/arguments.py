@@ -10,9 +10,7 @@ import typer
 from cli.wiring import Session, open_registry
 from registry.home import locate
 
-Ref = Annotated[
-    str, typer.Argument(metavar="REF", help="A digest prefix, a tag, or kind@latest.")
-]
+Ref = Annotated[str, typer.Argument(metavar="REF", help="A digest prefix, a tag, or kind@latest.")]
 MaybeRef = Annotated[
     str | None, typer.Argument(metavar="[REF]", help="A digest prefix, a tag, or kind@latest.")
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def init(context: typer.Context) -> None:
-    """Make a registry: .still/ here, or at --registry DIR, or at STILL_REGISTRY."""
+    """Make a registry.
+
+    In .still/ here, or at --registry DIR, or at STILL_REGISTRY.
+    """
     from cli.wiring import make_registry
 
     named = context.obj or os.environ.get(VARIABLE)
@@ -38,7 +42,10 @@ def init(context: typer.Context) -> None:
 
 
 def doctor(*, as_json: Json = False) -> None:
-    """Look at this machine: what is tested, what only warns, what is refused, and why."""
+    """Look at this machine.
+
+    What is tested, what only warns, what is refused or missing, and why.
+    """
     from phases import environment
 
     probed = environment.probe()
@@ -63,7 +70,7 @@ def doctor(*, as_json: Json = False) -> None:
 
 
 def fsck(context: typer.Context, *, as_json: Json = False) -> None:
-    """Check every event of the ledger and every byte of the store."""
+    """Check every event and every stored byte."""
     from store.fsck import fsck as check_store
 
     session = session_of(context)
@@ -109,12 +116,12 @@ def _hurt(
         fact = found[0].fact
         members = {digest}
         if fact.form == "tree":
-            try:
+            with suppress(IntegrityError):  # then the tree itself is among the problems
                 members |= {entry.digest for entry in read_tree(session.store, digest)}
-            except IntegrityError:
-                pass  # the tree itself is among the problems
         for member in members & wanted:
-            needing[member].append(f"{fact.kind} {fact.name or ''} {digest[:12]}".replace("  ", " "))
+            needing[member].append(
+                f"{fact.kind} {fact.name or ''} {digest[:12]}".replace("  ", " ")
+            )
     return {digest: tuple(names) for digest, names in needing.items()}
 
 

@@ -27,7 +27,10 @@ def log(
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """What happened, oldest first. With --json, one event a line, as the ledger holds it."""
+    """Show what happened, oldest first.
+
+    With --json: one event a line, as the ledger holds it.
+    """
     from registry.ledger import LedgerReader
 
     reader = LedgerReader(session_of(context).ledger.path)

@@ -29,11 +29,15 @@ def waive(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why it may pass all the same.")],
     until: Annotated[
-        str, typer.Option("--until", metavar="DATE", help="YYYY-MM-DD (to its end, UTC) or RFC 3339.")
+        str,
+        typer.Option("--until", metavar="DATE", help="YYYY-MM-DD (to its end, UTC) or RFC 3339."),
     ],
     as_json: Json = False,
 ) -> None:
-    """Take responsibility for a gate that did not pass over REF, until a date."""
+    """Waive a gate over REF until a date.
+
+    Your name, the reason and the date are recorded, and shown in every manifest.
+    """
     from cli.wiring import actor, clock
 
     session = session_of(context)
@@ -49,9 +53,13 @@ def waive(
     waiver = GateWaived(
         gate=gate, subject=subject, author=actor().user, reason=reason, until=expiry(until, clock())
     )
-    if not any(judged.fact.gate == gate and judged.fact.subject == subject
-               for judged in state.verdicts.values()):
-        render.note(f"Note: {gate} was never judged over {subject[:SHORT]}; it is waived in advance.")
+    if not any(
+        judged.fact.gate == gate and judged.fact.subject == subject
+        for judged in state.verdicts.values()
+    ):
+        render.note(
+            f"Note: {gate} was never judged over {subject[:SHORT]}; it is waived in advance."
+        )
     session.ledger.append([waiver])
     if as_json:
         render.json_document(waiver.to_json())
@@ -95,7 +103,9 @@ def _require_gate(state: State, gate: str) -> None:
     if gate not in known:
         raise InputError(
             f"No policy here has a gate {gate!r}.",
-            remedy=f"Gates are: {', '.join(sorted(known))}." if known else "Publish a policy first.",
+            remedy=f"Gates are: {', '.join(sorted(known))}."
+            if known
+            else "Publish a policy first.",
             code="waive.unknown_gate",
         )
 
@@ -103,12 +113,16 @@ def _require_gate(state: State, gate: str) -> None:
 def retry(
     context: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A prefix of its key. Default: all failed.")
+        str | None,
+        typer.Argument(metavar="[RUN]", help="A prefix of its key. Default: all failed."),
     ] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Let failed runs be tried again; a running `still watch` does so at once."""
+    """Let failed runs be tried again.
+
+    By the next `still run`, or at once by a running `still watch`.
+    """
     session = session_of(context)
     state = session.state()
     failed = {r.key: r for r in state.runs.values() if has_failed(r)}

@@ -66,7 +66,7 @@ def _internal() -> int:
     traceback.print_exc()
     sys.stderr.write(
         "still: This is an error in stillhouse itself, not in what you did.\n"
-        "  Next: what was recorded is safe (`still fsck` checks it); please report the lines above.\n"
+        "  Next: what was recorded is safe (see `still fsck`); please report the lines above.\n"
     )
     return 1
 

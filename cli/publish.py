@@ -29,7 +29,7 @@ def publish(
     tag: Annotated[str | None, typer.Option("--tag", help="A tag that shall name it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish PATH; prints its digest. A folder becomes a tree."""
+    """Publish PATH; print its digest. A folder becomes a tree."""
     from cli.tags import move_tag
     from registry.references import check_tag_name
 

@@ -29,7 +29,7 @@ def ls(
     kind: Annotated[Kind | None, typer.Option("--kind", help="Only this kind.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List artifacts, oldest first: one row for each digest and kind."""
+    """List artifacts, oldest first."""
     state = session_of(context).state()
     rows = [row for row in _listed(state) if kind in (None, row["kind"])]
     if as_json:
@@ -75,7 +75,10 @@ def _listed(state: State) -> list[dict[str, Any]]:
 
 
 def show(context: typer.Context, ref: Ref, *, as_json: Json = False) -> None:
-    """Show one artifact, or one run with the end of its log (REF: a prefix of its key)."""
+    """Show one artifact or run.
+
+    A run is named by a prefix of its key; the end of its log is shown too.
+    """
     session = session_of(context)
     state = session.state()
     run = resolve_run(state, ref)
@@ -92,7 +95,9 @@ def _names_artifact(state: State, ref: str) -> bool:
 def _show_artifact(state: State, digest: Digest, *, as_json: bool) -> None:
     publications = state.artifacts[digest]
     fact = publications[-1].fact
-    verdicts = [j.fact for j in state.verdicts.values() if digest in (j.fact.subject, j.fact.evidence)]
+    verdicts = [
+        j.fact for j in state.verdicts.values() if digest in (j.fact.subject, j.fact.evidence)
+    ]
     if as_json:
         render.json_document(
             {
@@ -164,7 +169,9 @@ def _show_run(session: Session, run: Run, *, as_json: bool) -> None:
                 "attempts": run.attempts,
                 "started": run.ts,
                 "seconds": run.seconds,
-                **started.model_dump(mode="json", include={"phase", "phase_version", "plan", "slot"}),
+                **started.model_dump(
+                    mode="json", include={"phase", "phase_version", "plan", "slot"}
+                ),
                 "inputs": [parent.to_json() for parent in started.inputs],
                 "params": started.params,
                 "tools": started.tools,
@@ -216,7 +223,10 @@ def cat(
         str, typer.Argument(metavar="REF[:PATH]", help="An artifact, or a file in a folder.")
     ],
 ) -> None:
-    """Write an artifact's bytes to stdout; of a folder, the list of its files."""
+    """Write a file's bytes to stdout.
+
+    Of a folder: the list of its files, or with REF:PATH the bytes of one.
+    """
     session = session_of(context)
     name, _, path = ref.partition(":")
     state = session.state()
@@ -278,7 +288,10 @@ def checkout(
     *,
     as_json: Json = False,
 ) -> None:
-    """Write an artifact to DEST as an ordinary, writable file or folder."""
+    """Copy an artifact out of the store.
+
+    DEST becomes an ordinary, writable file or folder; it must not exist yet.
+    """
     from store.checkout import checkout as write
 
     session = session_of(context)

@@ -1,4 +1,4 @@
-"""How answers look: tables and colour at a terminal, tab-separated text in a pipe, JSON for scripts.
+"""How answers look: tables at a terminal, tab-separated text in a pipe, JSON for scripts.
 
 Rules: a pipe gets no header, no colour and complete digests; control characters that came in with
 somebody's names never reach a terminal; rich is imported only where something is drawn.

@@ -28,7 +28,9 @@ def run(
     *,
     as_json: Json = False,
 ) -> None:
-    """Publish a recipe and advance it until quiet; 0 only if every required gate passed.
+    """Advance a recipe until quiet.
+
+    Publishes it with every file it names. Ends with 0 only if every required gate passed.
 
     With --json: one object a line for each event and progress note, then one `summary`.
     """
@@ -61,7 +63,10 @@ def watch(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish what is dropped into the inbox, and advance every plan. Ends on Ctrl-C."""
+    """Advance every plan; publish what is dropped.
+
+    INBOX/KIND/NAME is taken when it has been still for 2 s. Ends on Ctrl-C.
+    """
     from cli.inbox import watch as keep_watch
     from cli.watching import watcher
 

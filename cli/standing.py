@@ -83,7 +83,8 @@ def _missing_slot(slot: SlotView) -> dict[str, str]:
     remedy = ""
     if slot.status is Status.FAILED:
         remedy = (
-            f"See its log with `still show {run}`, mend the cause, then `still run` the recipe again."
+            f"See its log with `still show {run}`, mend the cause, "
+            "then `still run` the recipe again."
         )
     detail = f": {slot.detail}" if slot.detail else ""
     return {

@@ -24,7 +24,10 @@ def tag(
     *,
     as_json: Json = False,
 ) -> None:
-    """Let NAME mean REF. Without REF: what NAME means; without both: every tag."""
+    """Let NAME mean REF; list tags.
+
+    Without REF: what NAME means; without both: every tag.
+    """
     from registry.references import resolve_reference
 
     session = session_of(context)

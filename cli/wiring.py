@@ -97,7 +97,7 @@ def open_registry(home: Home) -> Session:
 def make_registry(home: Home) -> bool:
     """Make an empty registry at `home`; False when there is one already. Raises StorageError.
 
-    `config.toml`, by which a registry is known, is written last: a kill leaves none, not half a one.
+    `config.toml`, by which a registry is known, is written last: a kill leaves none, not half one.
     """
     if home.exists:
         return False
