@@ -46,6 +46,18 @@ class Audit:
     """The first event that does not verify, if any; nothing after it was read."""
 
 
+def head(path: Path) -> Position:
+    """Where the log at `path` ends, from its tail alone. Raises IntegrityError for damage there."""
+    fd = _open(path)
+    if fd is None:
+        return START
+    try:
+        with logfile.shared(fd):
+            return logfile.tail(fd).end
+    finally:
+        os.close(fd)
+
+
 class Ledger:
     """The log at `path`. Any number of processes and threads may hold one on the same file."""
 
@@ -101,14 +113,7 @@ class Ledger:
 
     def head(self) -> Position:
         """Tell the last event's seq and hash, and the log's length; reads only the tail."""
-        fd = _open(self._path)
-        if fd is None:
-            return START
-        try:
-            with logfile.shared(fd):
-                return logfile.tail(fd).end
-        finally:
-            os.close(fd)
+        return head(self._path)
 
     def audit(self) -> Audit:
         """Read and verify every byte: hashes, links, numbers, batches and canonical form."""

@@ -111,6 +111,22 @@ def _enough(found: chain.Scan, since: int | None) -> bool:
     return bool(found.complete) and (since is None or found.complete[0].seq <= since + 1)
 
 
+def hash_before(fd: int, offset: int) -> str | None:
+    """Give the hash of the verified line that ends at `offset`; None when none ends there."""
+    if os.fstat(fd).st_size < offset:
+        return None
+    window = FIRST_WINDOW
+    while True:
+        start = max(0, offset - window)
+        block = os.pread(fd, offset - start, start)
+        begin = block.rfind(b"\n", 0, -1) + 1
+        if begin or start == 0:
+            found = chain.scan_middle(block[begin:], start + begin)
+            lines = found.complete + found.torn
+            return lines[0].hash if lines and lines[0].end == offset else None
+        window *= 4
+
+
 def write_at(fd: int, end: int, data: bytes) -> None:
     """Put `data` at `end`, dropping torn bytes there; on refusal nothing of it stays.
 

@@ -1,0 +1,96 @@
+"""How DuckDB files are opened: attached to a kept `:memory:` instance for milliseconds, never held.
+
+Building an instance costs tens of milliseconds, attaching a file to one costs one; and while a
+file is attached for writing nobody else can even read it. So one instance is kept, and files come
+and go.
+
+Rules: one borrower at a time per instance; a lock conflict is retried until a deadline; whatever
+goes wrong, the file is let go.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
+_RETRY_SECONDS = 0.02
+
+
+class HeldError(Exception):
+    """Another program has the file open and did not let go in time."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        found = _HOLDER.search(message)
+        self.program = Path(found["program"]).name if found else "another program"
+        self.pid = int(found["pid"]) if found else None
+
+
+class Instance:
+    """A DuckDB instance that outlives the files it attaches."""
+
+    def __init__(self) -> None:
+        self._connection: DuckDBPyConnection | None = None
+        self._mutex = threading.RLock()
+
+    @contextmanager
+    def borrowed(
+        self, path: Path, *, read_only: bool, deadline: float
+    ) -> Iterator[DuckDBPyConnection]:
+        """The file at `path` as the current database, until the block ends.
+
+        deadline: of `time.monotonic`. Raises HeldError after it, duckdb.Error for damage.
+        """
+        with self._mutex:
+            connection = self._connection = self._connection or _connect(path)
+            try:
+                _attach(connection, path, read_only=read_only, deadline=deadline)
+                connection.execute("USE borrowed")
+                yield connection
+                connection.execute("USE memory; DETACH borrowed")
+            except BaseException:
+                # Perhaps an open transaction, perhaps an instance that a fatal error made useless:
+                # closing lets go of the file for certain. The next borrower gets a new instance.
+                connection.close()
+                self._connection = None
+                raise
+
+
+def _connect(path: Path) -> DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET autoload_known_extensions = false")
+    # Without this, a large query spills into the folder that the command was started in.
+    connection.execute("SET temp_directory = ?", [f"{path}.tmp"])
+    return connection
+
+
+def _attach(
+    connection: DuckDBPyConnection, path: Path, *, read_only: bool, deadline: float
+) -> None:
+    import duckdb
+
+    quoted = str(path).replace("'", "''")
+    mode = "READ_ONLY" if read_only else "READ_WRITE"
+    while True:
+        try:
+            connection.execute(f"ATTACH '{quoted}' AS borrowed ({mode})")
+        except duckdb.IOException as error:
+            if "lock on file" not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                raise HeldError(str(error)) from error
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return

@@ -1,0 +1,359 @@
+"""The projection: the ledger as a DuckDB file that may be deleted at any time and rebuilt equal.
+
+Catch-up, as a protocol:
+ 1. look, read-only, whether the cursor is at the end of the ledger: then there is nothing to do;
+ 2. take the projection's own lock (a file beside it), so that one process projects at a time;
+ 3. attach, retrying while a foreign shell holds the file, but not beyond the deadline;
+ 4. n = size of the ledger, *then* sync the ledger: what is not durable is never projected;
+ 5. verify the chain from the cursor to n, and load it, one transaction a chunk, cursor included;
+ 6. detach.
+
+A file that cannot be read, has another layout, or disagrees with its own cursor is rebuilt beside
+itself and replaced. A *ledger* that is shorter than the cursor, or has another event there, is
+IntegrityError `ledger.cut`: the projection is then the only witness, and is left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry import logfile
+from registry.borrow import HeldError, Instance
+from registry.chain import START, Line, Position
+from registry.ledger import LedgerReader, head
+from registry.queries import named, statements
+from registry.rows import LAYOUT, event_columns
+from schemas.errors import BusyError, InputError, IntegrityError, StorageError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+PATIENCE = 2.0
+"""Seconds to wait for the file or for another process that projects."""
+
+_POLL_SECONDS = 0.01
+_TRANSACTION_LINES = 50_000
+"""Events loaded at a time when there are many: a commit costs, and so does memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The answer to a query."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """Each row as column -> value."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+class _UnusableError(Exception):
+    """The file must be rebuilt."""
+
+
+class Projection:
+    """The DuckDB file at `path`, made from the ledger at `log`. Safe to use from threads."""
+
+    def __init__(self, path: Path, log: Path) -> None:
+        self._path = path
+        self._log = log
+        self._lock = path.with_name(path.name + ".lock")
+        self._instance = Instance()
+
+    def catch_up(self, timeout: float = PATIENCE) -> int:
+        """Project everything that is in the ledger now; the seq that is reached.
+
+        Raises BusyError (a foreign shell or another process holds the file for `timeout` seconds),
+        IntegrityError (the ledger is broken or was cut), InputError (the ledger is newer than this
+        program), StorageError (the file cannot be written).
+        """
+        deadline = time.monotonic() + timeout
+        current = self._current(deadline)
+        return self._project(deadline) if current is None else current
+
+    def query(
+        self,
+        sql: str,
+        params: Mapping[str, object] | Sequence[object] = (),
+        *,
+        timeout: float = PATIENCE,
+    ) -> Rows:
+        """Catch up, then ask: a name of queries.sql, or SQL. The file is attached read-only.
+
+        Raises what `catch_up` raises, and InputError `sql.refused` when DuckDB refuses the SQL.
+        """
+        try:
+            return self._ask(sql, params, timeout)
+        except _UnusableError:  # a damaged block that only this query came upon
+            self.rebuild(timeout)
+            return self._ask(sql, params, timeout)
+
+    def rebuild(self, timeout: float = PATIENCE) -> int:
+        """Build the file anew from the ledger; the seq that is reached."""
+        with self._exclusive(time.monotonic() + timeout) as lock:
+            return self._noted(lock, self._build())
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _ask(
+        self, sql: str, params: Mapping[str, object] | Sequence[object], timeout: float
+    ) -> Rows:
+        self.catch_up(timeout)
+        with self._reading(time.monotonic() + timeout) as connection:
+            return fetch(connection, statements().get(sql, sql), params)
+
+    def _current(self, deadline: float) -> int | None:
+        """The cursor's seq when it is at the end of the ledger; None when there is work to do."""
+        if not self._path.exists():
+            return None
+        try:
+            with self._reading(deadline) as connection:
+                cursor = _cursor(connection)
+        except _UnusableError:
+            return None
+        return cursor.seq if cursor == head(self._log) else None
+
+    def _project(self, deadline: float) -> int:
+        with self._exclusive(deadline) as lock:
+            try:
+                return self._noted(lock, self._extend(deadline))
+            except _UnusableError:
+                return self._noted(lock, self._build())
+
+    def _extend(self, deadline: float) -> int:
+        if not self._path.exists():
+            raise _UnusableError
+        with self._borrowed(self._path, read_only=False, deadline=deadline) as connection:
+            cursor = _cursor(connection)
+            _check_witness(self._log, cursor)
+            return _load(connection, self._log, cursor)
+
+    def _build(self) -> int:
+        """Build beside the old file and replace it, so that a failure leaves what was there."""
+        fresh = self._path.with_name(self._path.name + ".new")
+        try:
+            _remove(fresh)
+            with self._borrowed(fresh, read_only=False, deadline=0) as connection:
+                connection.execute(named("layout"))
+                connection.execute(named("set_version"), {"version": LAYOUT})
+                _set_cursor(connection, START)
+                seq = _load(connection, self._log, START)
+            _wal(self._path).unlink(missing_ok=True)
+            fresh.replace(self._path)
+        except _UnusableError as error:
+            raise self._not_written(error.__cause__) from error
+        except OSError as error:
+            raise self._not_written(error) from error
+        return seq
+
+    # -- opening and locking -------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self, deadline: float) -> Iterator[DuckDBPyConnection]:
+        with (
+            self._locked(fcntl.LOCK_SH, deadline),
+            self._borrowed(self._path, read_only=True, deadline=deadline) as connection,
+        ):
+            yield connection
+
+    @contextmanager
+    def _exclusive(self, deadline: float) -> Iterator[int]:
+        with self._locked(fcntl.LOCK_EX, deadline) as lock:
+            yield lock
+
+    @contextmanager
+    def _borrowed(
+        self, path: Path, *, read_only: bool, deadline: float
+    ) -> Iterator[DuckDBPyConnection]:
+        import duckdb
+
+        try:
+            with self._instance.borrowed(path, read_only=read_only, deadline=deadline) as found:
+                yield found
+        except HeldError as error:
+            raise self._held(error) from error
+        except duckdb.Error as error:
+            raise _UnusableError from error
+
+    @contextmanager
+    def _locked(self, kind: int, deadline: float) -> Iterator[int]:
+        """Hold the projection's lock, among the processes that know it."""
+        try:
+            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise self._not_written(error) from error
+        try:
+            while True:
+                try:
+                    fcntl.flock(fd, kind | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise self._projecting() from error
+                    time.sleep(_POLL_SECONDS)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _noted(self, lock: int, seq: int) -> int:
+        """Leave the seq in the lock file: a hint for those who cannot open the projection."""
+        os.pwrite(lock, b"%020d\n" % seq, 0)
+        return seq
+
+    def _behind(self) -> int:
+        noted = self._lock.read_text() if self._lock.exists() else ""
+        return head(self._log).seq - int(noted or 0)
+
+    def _not_written(self, cause: BaseException | None) -> StorageError:
+        return StorageError(
+            f"{self._path.name} cannot be built: {cause}.",
+            remedy="Free space beside it, or check who may write there; the ledger is whole.",
+            code="projection.not_built",
+        )
+
+    def _held(self, error: HeldError) -> BusyError:
+        who = f"{error.program} (PID {error.pid})" if error.pid else error.program
+        return BusyError(
+            f"{self._path.name} is held by {who} and is {self._behind()} events behind the ledger.",
+            remedy="Close that program and ask again; recording goes on meanwhile.",
+            code="projection.held",
+        )
+
+    def _projecting(self) -> BusyError:
+        return BusyError(
+            f"Another process is bringing {self._path.name} up to date; "
+            f"it is {self._behind()} events behind the ledger.",
+            remedy="Ask again in a moment.",
+            code="projection.busy",
+        )
+
+
+def fetch(
+    connection: DuckDBPyConnection, sql: str, params: Mapping[str, object] | Sequence[object] = ()
+) -> Rows:
+    """Run one statement and take its whole answer.
+
+    Raises InputError `sql.refused` when the SQL is at fault, duckdb.Error when the file is.
+    """
+    import duckdb
+
+    mistakes = (
+        duckdb.ProgrammingError,
+        duckdb.DataError,
+        duckdb.NotSupportedError,
+        duckdb.ConstraintException,
+        duckdb.PermissionException,
+        duckdb.InterruptException,
+        duckdb.OutOfMemoryException,
+    )
+    try:
+        found = connection.execute(sql, params or None)
+        columns = tuple(str(column[0]) for column in found.description or ())
+        return Rows(columns=columns, rows=tuple(found.fetchall()))
+    except mistakes as error:
+        raise InputError(
+            f"DuckDB refused this SQL: {str(error).strip()}",
+            remedy="The tables and views are listed by `still sql 'SHOW TABLES'`.",
+            code="sql.refused",
+        ) from error
+
+
+def _load(connection: DuckDBPyConnection, log: Path, cursor: Position) -> int:
+    """Project what is durable after `cursor`; the seq that is reached."""
+    reader = LedgerReader(log, cursor)
+    lines: list[Line] = []
+    for chunk in reader.chunks(until=_durable_size(log)):
+        lines += chunk
+        if len(lines) >= _TRANSACTION_LINES:
+            _load_lines(connection, lines)
+            lines.clear()
+    if lines:
+        _load_lines(connection, lines)
+    return reader.position.seq
+
+
+def _load_lines(connection: DuckDBPyConnection, lines: Sequence[Line]) -> None:
+    """Load some whole batches and move the cursor past them: one transaction."""
+    columns = event_columns(lines)
+    connection.begin()
+    connection.execute(named("add_events"), columns)
+    for name in ("add_artifacts", "add_edges", "add_gates"):
+        connection.execute(named(name), {"after": lines[0].seq - 1})
+    connection.execute(named("forget_cursor"))
+    _set_cursor(connection, lines[-1].after)
+    connection.commit()
+
+
+def _durable_size(log: Path) -> int:
+    """Bytes of the ledger that are durable. The size first: what comes later is not waited for."""
+    if not log.exists():
+        return 0
+    fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        logfile.sync(fd)
+    finally:
+        os.close(fd)
+    return size
+
+
+def _cursor(connection: DuckDBPyConnection) -> Position:
+    """How far the file is. Raises _UnusableError when it has another layout or lost rows."""
+    import duckdb
+
+    try:
+        version = connection.execute(named("version")).fetchall()
+        cursor = connection.execute(named("cursor")).fetchall()
+    except duckdb.Error as error:
+        raise _UnusableError from error
+    if version != [(LAYOUT,)] or len(cursor) != 1 or cursor[0][0] != cursor[0][3]:
+        raise _UnusableError
+    seq, digest, offset, _ = cursor[0]
+    return Position(seq=seq, hash=digest, offset=offset)
+
+
+def _set_cursor(connection: DuckDBPyConnection, at: Position) -> None:
+    values = {"seq": at.seq, "hash": at.hash, "pos": at.offset}
+    connection.execute(named("set_cursor"), values)
+
+
+def _check_witness(log: Path, cursor: Position) -> None:
+    """Raise IntegrityError when the ledger no longer holds what was projected from it."""
+    if not cursor.seq:
+        return
+    try:
+        fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise _cut(cursor) from error
+    try:
+        if logfile.hash_before(fd, cursor.offset) != cursor.hash:
+            raise _cut(cursor)
+    finally:
+        os.close(fd)
+
+
+def _cut(cursor: Position) -> IntegrityError:
+    return IntegrityError(
+        f"events.log no longer holds event {cursor.seq}, which was projected from it: "
+        "it was cut, or replaced by another.",
+        remedy="Restore events.log from a copy. If it was replaced on purpose, delete "
+        "registry.duckdb, and it will be rebuilt from the ledger that is there.",
+        code="ledger.cut",
+    )
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _wal(path).unlink(missing_ok=True)
