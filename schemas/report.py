@@ -14,7 +14,6 @@ from pydantic import Field
 from schemas.digest import Digest
 from schemas.value import Value
 
-
 _LARGEST = 2.0**53
 
 

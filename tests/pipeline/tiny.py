@@ -190,7 +190,7 @@ def write_teacher(folder: Path) -> None:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|end|>",  # noqa: S106  # a token of a vocabulary
-        pad_token="<|end|>",
+        pad_token="<|end|>",  # noqa: S106
     )
     fast.chat_template = TEMPLATE
     torch.manual_seed(0)
