@@ -1,28 +1,31 @@
 """Model folders: Hugging Face's layout, safetensors only.
 
 Owns reading and writing checkpoints, and where a student's first weights come from. Rules: a folder
-is checked before it is opened; every tensor must be there, with its shape, and nothing else may be,
-so that no weight is silently left random or silently dropped; equal weights give equal bytes.
+is checked (phases/untrusted) before it is opened: every tensor must be there, with its shape, and
+nothing else may be, so that no weight is silently left random or silently dropped; equal weights
+give equal bytes.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from phases.student.config import StudentConfig
 from phases.student.model import Student
+from phases.untrusted import check_model_folder, check_student_shapes
+from phases.untrusted.reading import read_json
 from schemas.errors import InputError
+from store.durable import reading
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -42,23 +45,24 @@ _INDEX = "model.safetensors.index.json"
 _HEAD = "lm_head.weight"
 _EMBEDDING = "model.embed_tokens.weight"
 _LAYERS = "model.layers."
+_MAX_CONFIG = 16 << 20
 
 
 def read_config(folder: Path) -> StudentConfig:
     """Read `config.json`. Raises InputError when it is missing, malformed or unsupported."""
-    return StudentConfig.from_json(_json(folder / "config.json"))
+    path = folder / "config.json"
+    return StudentConfig.from_json(read_json(path, limit=_MAX_CONFIG, code="model.bad_config"))
 
 
 def load_checkpoint(folder: Path) -> tuple[Student, StudentConfig]:
     """Read a model and its config from a Hugging Face folder; weights become fp32.
 
-    Raises UntrustedFileError when the folder is not safe to open, and InputError that names the
-    tensor which is missing, unexpected or misshapen.
+    Raises UntrustedFileError when the folder is not safe to open, or naming the tensor that is
+    missing, surplus or misshapen; InputError when this model cannot express its config.
     """
-    config = read_config(folder)
-    with _Weights(folder) as weights:
-        weights.expect_only(config)
-        return _filled(config, weights, source=lambda name: name), config
+    config = _checked(folder)
+    with _tensors(folder) as read:
+        return _filled(config, read), config
 
 
 def save_checkpoint(
@@ -90,9 +94,8 @@ def from_teacher_layers(teacher_folder: Path, layers: Sequence[int]) -> Student:
 
     Raises InputError when a layer does not exist or is listed twice, and what load_checkpoint does.
     """
-    config = read_config(teacher_folder)
+    config = _checked(teacher_folder)
     _check_layers(layers, config.num_hidden_layers)
-    student_config = replace(config, num_hidden_layers=len(layers))
 
     def source(name: str) -> str:
         if not name.startswith(_LAYERS):
@@ -100,9 +103,10 @@ def from_teacher_layers(teacher_folder: Path, layers: Sequence[int]) -> Student:
         number, _, rest = name.removeprefix(_LAYERS).partition(".")
         return f"{_LAYERS}{layers[int(number)]}.{rest}"
 
-    with _Weights(teacher_folder) as weights:
-        weights.expect_only(config)
-        return _filled(student_config, weights, source=source)
+    with _tensors(teacher_folder) as read:
+        return _filled(
+            replace(config, num_hidden_layers=len(layers)), lambda name: read(source(name))
+        )
 
 
 def from_shape(teacher: StudentConfig, sizes: Mapping[str, int], *, seed: int) -> Student:
@@ -136,89 +140,57 @@ def from_shape(teacher: StudentConfig, sizes: Mapping[str, int], *, seed: int) -
     return student
 
 
-class _Weights:
-    """The tensors of one folder, opened lazily: one file, or an index with shards."""
+def _checked(folder: Path) -> StudentConfig:
+    """Refuse what must not be opened, before any memory is asked for."""
+    summary = check_model_folder(folder)
+    config = StudentConfig.from_json(summary.config)
+    check_student_shapes(summary.config, summary.tensors)
+    if config.tie_word_embeddings and _HEAD in summary.tensors:
+        _expect_tied(folder)
+    return config
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._open = ExitStack()
-        self._tensors: dict[str, safe_open] = {}
-        """By tensor name, the open file that holds it."""
 
-    def __enter__(self) -> Self:
-        for file in self._files():
-            try:
-                opened = self._open.enter_context(safe_open(file, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise _unreadable(file, str(error)) from error
-            for name in opened.keys():  # noqa: SIM118  # safe_open is not iterable
-                self._tensors[name] = opened
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def read(self, name: str) -> Tensor:
-        """Copy one tensor as fp32. Raises InputError that names it when it is missing."""
-        if name not in self._tensors:
-            raise InputError(
-                f"The model in {self._folder.name} lacks the tensor {name}.",
-                remedy="Use a complete checkpoint that matches its config.json.",
-                code="student.tensor_missing",
-            )
-        tensor: Tensor = self._tensors[name].get_tensor(name)  # type: ignore[no-untyped-call]  # Rust
-        return tensor.to(torch.float32, copy=True)
-
-    def expect_only(self, config: StudentConfig) -> None:
-        """Refuse tensors that a model of this config has no place for."""
-        known = {*_shapes(config), _HEAD}
-        surplus = sorted(n for n in self._tensors if n not in known and "rotary_emb" not in n)
-        if surplus:
-            raise InputError(
-                f"The model in {self._folder.name} has the tensor {surplus[0]}"
-                f" ({len(surplus)} such), which its config.json has no place for.",
-                remedy="Use a checkpoint whose config.json matches its weights.",
-                code="student.tensor_unexpected",
-            )
-        if config.tie_word_embeddings and _HEAD in self._tensors:
-            self._expect_tied()
-
-    def _expect_tied(self) -> None:
-        if not torch.equal(self.read(_HEAD), self.read(_EMBEDDING)):
+def _expect_tied(folder: Path) -> None:
+    """Some writers save the tied head a second time; then it must be the embedding table."""
+    with _tensors(folder) as read:
+        if not torch.equal(read(_HEAD), read(_EMBEDDING)):
             raise InputError(
                 f"config.json ties the embeddings, but {_HEAD} differs from {_EMBEDDING}.",
                 remedy="Set tie_word_embeddings to false, or save the model again.",
-                code="student.tensor_untied",
+                code="student.untied",
             )
 
-    def _files(self) -> list[Path]:
-        if not (self._folder / _INDEX).is_file():
-            return [self._folder / _WEIGHTS]
-        shards = _json(self._folder / _INDEX).get("weight_map")
-        if not isinstance(shards, dict):
-            raise _unreadable(self._folder / _INDEX, "it has no weight_map")
-        return [self._folder / name for name in sorted({str(s) for s in shards.values()})]
+
+@contextmanager
+def _tensors(folder: Path) -> Iterator[Callable[[str], Tensor]]:
+    """Open the weights of a checked folder; what is given reads one tensor as a copy in fp32."""
+    with ExitStack() as stack:
+        opened: dict[str, safe_open] = {}
+        for path in _weight_files(folder):
+            with reading(path):
+                file = stack.enter_context(safe_open(path, framework="pt"))
+            opened.update(dict.fromkeys(file.keys(), file))
+
+        def read(name: str) -> Tensor:
+            tensor: Tensor = opened[name].get_tensor(name)  # type: ignore[no-untyped-call]  # Rust
+            return tensor.to(torch.float32, copy=True)
+
+        yield read
 
 
-def _shapes(config: StudentConfig) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in Student(config).state_dict().items()}
+def _weight_files(folder: Path) -> list[Path]:
+    """One file, or the shards of an index; the one file wins, as in transformers."""
+    if (folder / _WEIGHTS).is_file():
+        return [folder / _WEIGHTS]
+    index = json.loads((folder / _INDEX).read_bytes())
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
 
 
-def _filled(config: StudentConfig, weights: _Weights, *, source: Callable[[str], str]) -> Student:
-    """Make a student of this config with the tensor `source(name)` for each parameter."""
+def _filled(config: StudentConfig, read: Callable[[str], Tensor]) -> Student:
+    """Make a student of this config with the tensor `read(name)` for each parameter."""
     with torch.device("meta"):
         student = Student(config)
-    state = {}
-    for name, empty in student.state_dict().items():
-        state[name] = weights.read(source(name))
-        if state[name].shape != empty.shape:
-            raise InputError(
-                f"The tensor {source(name)} is {list(state[name].shape)},"
-                f" but config.json makes it {list(empty.shape)}.",
-                remedy="Use a checkpoint whose config.json matches its weights.",
-                code="student.tensor_shape",
-            )
+    state = {name: read(name) for name in student.state_dict()}
     student.load_state_dict(state, assign=True)
     return student
 
@@ -238,21 +210,3 @@ def _check_layers(layers: Sequence[int], available: int) -> None:
             remedy="List each teacher layer at most once in [student].",
             code="student.layer_twice",
         )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, str(error)) from error
-    if not isinstance(value, dict):
-        raise _unreadable(path, "it is not a JSON object")
-    return value
-
-
-def _unreadable(path: Path, why: str) -> InputError:
-    return InputError(
-        f"{path.name} cannot be read: {why}.",
-        remedy="Use a complete Hugging Face folder with safetensors weights.",
-        code="student.unreadable",
-    )

@@ -18,7 +18,7 @@ from phases.student import (
     read_config,
     save_checkpoint,
 )
-from schemas.errors import InputError
+from schemas.errors import InputError, UntrustedFileError
 
 CONFIG = StudentConfig(
     vocab_size=61,
@@ -196,7 +196,7 @@ def test_theta_is_read_from_either_spelling() -> None:
 
 def test_a_missing_tensor_is_named(folder: Path) -> None:
     edit_weights(folder, model__layers__2__mlp__up_proj__weight=None)
-    with pytest.raises(InputError, match=r"lacks the tensor model\.layers\.2\.mlp\.up_proj"):
+    with pytest.raises(InputError, match=r"model\.layers\.2\.mlp\.up_proj\.weight is missing"):
         load_checkpoint(folder)
 
 
@@ -208,7 +208,7 @@ def test_a_surplus_tensor_is_named(folder: Path) -> None:
 
 def test_a_misshapen_tensor_is_named_with_both_shapes(folder: Path) -> None:
     edit_weights(folder, model__norm__weight=torch.ones(31))
-    with pytest.raises(InputError, match=r"model\.norm\.weight is \[31\].*\[32\]"):
+    with pytest.raises(InputError, match=r"model\.norm\.weight has shape \(31,\).*\(32,\)"):
         load_checkpoint(folder)
 
 
@@ -228,3 +228,16 @@ def test_a_truncated_weight_file_is_refused(folder: Path) -> None:
 def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
         load_checkpoint(tmp_path)
+
+
+def test_pickled_weights_are_never_opened(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(UntrustedFileError, match=r"pytorch_model\.bin"):
+        load_checkpoint(folder)
+
+
+def test_a_folder_that_asks_for_remote_code_is_refused_as_teacher_too(folder: Path) -> None:
+    edit_config(folder, auto_map={"AutoModel": "evil.Model"})
+    with pytest.raises(UntrustedFileError, match="auto_map"):
+        from_teacher_layers(folder, (0,))
