@@ -100,10 +100,13 @@ def _plan(session: Session, recipe: str) -> Digest:
 
 
 def _request(session: Session, reactor: Reactor, plan: Digest) -> None:
-    """Ask for the plan unless it was asked for and is done; asking reopens its failed runs."""
+    """Ask for the plan unless it was asked for and today's versions would change nothing.
+
+    Asking reopens its failed runs, and lets phases run again whose packages have changed.
+    """
     from cli import recipes
 
-    if plan not in reactor.state.requested or not reactor.view(plan).done:
+    if plan not in reactor.state.requested or not reactor.view(plan, fresh=True).done:
         recipes.request(session, plan)
 
 

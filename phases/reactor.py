@@ -113,9 +113,9 @@ class Reactor:
             versions={k: v for k, v in self._probed.versions.items() if v is not None},
         )
 
-    def view(self, plan: Digest) -> PlanView:
-        """A plan as it stands."""
-        return assess(self.state, plan, self._catalog, self.site(), self.now())
+    def view(self, plan: Digest, *, fresh: bool = False) -> PlanView:
+        """A plan as it stands; `fresh`: as if it were asked for now."""
+        return assess(self.state, plan, self._catalog, self.site(), self.now(), fresh=fresh)
 
     def pending(self, plans: Iterable[Digest]) -> tuple[Action, ...]:
         """What would be done next for these plans."""

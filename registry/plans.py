@@ -164,12 +164,22 @@ def enumerate_slots(
     return tuple((spec, slot) for spec in catalog for slot in spec.slots(recipe))
 
 
-def assess(
-    state: State, plan: Digest, catalog: Sequence[PhaseSpec], site: Site, now: str
+def assess(  # noqa: PLR0917  # the state, what it is asked about, and where and when
+    state: State,
+    plan: Digest,
+    catalog: Sequence[PhaseSpec],
+    site: Site,
+    now: str,
+    *,
+    fresh: bool = False,
 ) -> PlanView:
-    """The plan as it stands at `now` (RFC 3339 UTC). Raises KeyError for an unknown plan."""
+    """The plan as it stands at `now` (RFC 3339 UTC). Raises KeyError for an unknown plan.
+
+    fresh: as if it were asked for now: filled slots are keyed again with today's versions.
+    """
     recipe = state.recipe(plan)
     assessor = _Assessor(state, plan, recipe, site, now)
+    assessor.fresh = fresh
     for spec, slot in enumerate_slots(recipe, catalog):
         assessor.add(spec, slot)
     return PlanView(
@@ -190,6 +200,7 @@ class _Assessor:
         self.required = self.policy.tiers.get(recipe.tier, ())
         self.views: dict[str, SlotView] = {}
         self.gates: dict[tuple[str, str], GateView] = {}
+        self.fresh = False
 
     def add(self, spec: PhaseSpec, slot: Slot) -> None:
         """Assess one slot and the gates over it."""
@@ -295,7 +306,7 @@ class _Assessor:
         A finished plan stays finished when a package is upgraded; asking for it again re-keys it.
         """
         run = self.state.runs.get(self.state.filled.get((self.plan, slot.id), ""))
-        if run is None or run.seq < self.state.requested.get(self.plan, 0):
+        if self.fresh or run is None or run.seq < self.state.requested.get(self.plan, 0):
             return None
         same = run_key(
             phase=spec.name,

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from registry.decide import decide
-from registry.plans import Reason, Status
+from registry.plans import Reason, Status, assess
 from schemas.events import (
     GateWaived,
     PlanRequested,
@@ -178,8 +178,14 @@ def test_an_upgrade_leaves_a_finished_plan_alone_until_it_is_asked_for() -> None
     world.run(plan)
     world.executed.clear()
     world.versions["coremltools"] = "10"
-    world.run(plan)
+    assert world.run(plan).done
     assert world.executed == []
+    fresh = assess(world.state, plan, CATALOG, world.site, NOW, fresh=True)
+    assert fresh.slot("training").status is Status.FILLED
+    assert fresh.slot("conversion/prefill-8").status is Status.READY
+    world.record(PlanRequested(plan=plan))
+    world.run(plan)
+    assert world.executed == ["conversion/prefill-8"]
 
 
 def test_a_gate_without_a_slot_that_feeds_it_is_not_run_and_blocks() -> None:
