@@ -19,7 +19,7 @@ VERBS = {
     "run": "cli.run",
     "watch": "cli.run",
     "ls": "cli.read",
-    "show": "cli.read",
+    "show": "cli.show",
     "cat": "cli.read",
     "checkout": "cli.read",
     "lineage": "cli.ancestry",

@@ -136,13 +136,13 @@ def _show(audit: Audit, report: FsckReport, hurt: dict[str, tuple[str, ...]]) ->
     )
     for name, problems in (("missing", report.missing), ("corrupt", report.corrupt)):
         for problem in problems:
-            render.line(f"{name}\t{render.clean(problem.what)}")
+            render.row(name, problem.what)
             for artifact in hurt[problem.digest]:
-                render.line(f"\tneeded by {render.clean(artifact)}")
+                render.row("", f"needed by {artifact}")
     for path in report.foreign:
-        render.line(f"foreign\t{path} is not an object; it was left alone")
+        render.row("foreign", f"{path} is not an object; it was left alone")
     for path in report.swept_temp:
-        render.line(f"swept\t{path}, left by a process that died")
+        render.row("swept", f"{path}, left by a process that died")
     if report.missing or report.corrupt:
         render.note("  Next: publish the same content again, or restore the objects from a copy.")
 

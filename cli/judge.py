@@ -64,7 +64,7 @@ def waive(
     if as_json:
         render.json_document(waiver.to_json())
     else:
-        render.line(f"waived\t{gate}\t{render.short(subject)}\tuntil {waiver.until}")
+        render.row("waived", gate, render.short(subject), f"until {waiver.until}")
         render.note("  Next: `still run` the recipe again; the waiver is shown in its manifest.")
 
 
@@ -133,7 +133,7 @@ def retry(
         render.json_document([{"run": one.key, "slot": one.started.slot} for one in chosen])
         return
     for one in chosen:
-        render.line(f"retry\t{one.started.slot}\t{render.short(one.key)}")
+        render.row("retry", one.started.slot, render.short(one.key))
     render.note(
         "  Next: `still run` the recipe; a running `still watch` takes them up by itself."
         if chosen

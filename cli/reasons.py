@@ -124,9 +124,9 @@ def _tell_slots(state: State, slots: list[SlotView], *, as_json: bool) -> None:
         return
     for slot, ran in told:
         detail = f": {slot.detail}" if slot.detail else ""
-        render.line(f"{slot.slot.id}\t{slot.status}\t{slot.reason}{render.clean(detail)}")
+        render.row(slot.slot.id, slot.status, f"{slot.reason}{detail}")
         for parent in slot.inputs:
-            render.line(f"\tinput\t{parent.role}\t{render.short(parent.digest)}")
+            render.row("", "input", parent.role, render.short(parent.digest))
         _print_explained(ran)
 
 
@@ -135,7 +135,7 @@ def _tell_run(state: State, run: Run, *, as_json: bool) -> None:
     if as_json:
         render.json_document(explained)
         return
-    render.line(f"{run.started.slot}\t{run.status}\trun {render.short(run.key)}")
+    render.row(run.started.slot, run.status, f"run {render.short(run.key)}")
     _print_explained(explained)
 
 
@@ -163,11 +163,9 @@ def _because(earlier: Run | None, found: tuple[Difference, ...]) -> str:
 def _print_explained(explained: dict[str, Any]) -> None:
     if not explained:
         return
-    render.line(f"\tran because\t{render.clean(explained['because'])}")
+    render.row("", "ran because", explained["because"])
     if explained["nearest_earlier"]:
-        render.line(f"\tcompared with\trun {render.short(explained['nearest_earlier'])}")
+        render.row("", "compared with", f"run {render.short(explained['nearest_earlier'])}")
     for item in explained["differs"][1:]:
-        render.line(
-            f"\talso\t{item['what']} {render.clean(item['name'])} was "
-            f"{render.clean(item['before'])}, then {render.clean(item['after'])}"
-        )
+        was = f"was {item['before']}, then {item['after']}"
+        render.row("", "also", f"{item['what']} {item['name']}", was)

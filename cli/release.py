@@ -252,12 +252,12 @@ def _check(
 def _show_verified(found: dict[str, Any]) -> None:
     for word in ("missing", "added", "changed"):
         for path in found[word]:
-            render.line(f"{word}\t{render.clean(path)}")
+            render.row(word, path)
     for fault in found["faults"]:
-        render.line(f"fault\t{render.clean(fault)}")
+        render.row("fault", fault)
     verdict = "intact" if found["ok"] else "not as it was released"
-    render.line(f"{verdict}\t{render.clean(found['target'])}\t{found['checked']} files checked")
+    render.row(verdict, found["target"], f"{found['checked']} files checked")
     if "manifest_sha256" in found:
-        render.line(f"manifest\tsha256 {found['manifest_sha256']}")
+        render.row("manifest", f"sha256 {found['manifest_sha256']}")
     if not found["ok"]:
         render.note("  Next: get it again from where it was released (`still manifest --out DIR`).")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
+_WORD = 12
+"""Columns of a row's first word at a terminal."""
 
 COLOURS = {
     "pass": "green",
@@ -121,12 +123,20 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     console().print(drawn)
 
 
+def row(*cells: object) -> None:
+    """Write one row that stands alone: its first cell is the word that says what it is."""
+    first, *rest = (clean(cell) for cell in cells)
+    if at_terminal():
+        line(f"{first:<{_WORD}}  " + "  ".join(text for text in rest if text))
+    else:
+        line("\t".join((first, *rest)))
+
+
 def facts(pairs: Mapping[str, object]) -> None:
     """Write named values, one a line; empty ones are left out."""
-    shown = {name: clean(value) for name, value in pairs.items() if value not in (None, "")}
-    width = max(map(len, shown), default=0) if at_terminal() else 0
-    for name, text in shown.items():
-        line(f"{name:<{width}}  {text}" if width else f"{name}\t{text}")
+    for name, value in pairs.items():
+        if value not in (None, ""):
+            row(name, value)
 
 
 def console() -> Console:

@@ -138,12 +138,12 @@ def _show(view: PlanView) -> None:
     render.line()
     release = standing.release_of(view)
     if release:
-        render.line(f"release\t{release}")
+        render.row("release", release)
         render.note(f"  Next: write it out with `still manifest {release[:SHORT]} --out DIR`.")
     elif view.done:
-        render.line(f"done\tplan {render.short(view.plan)}")
+        render.row("done", f"plan {render.short(view.plan)}")
     for item in standing.missing(view):
-        render.line(f"missing\t{render.clean(item['what'])}\t{render.clean(item['why'])}")
+        render.row("missing", item["what"], item["why"])
         if item["remedy"]:
             render.note(f"  Next: {render.clean(item['remedy'])}")
 

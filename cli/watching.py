@@ -68,13 +68,13 @@ class _Plain:
     def __call__(self, notice: Notice) -> None:
         if isinstance(notice, Event):
             if not _is_noise(notice):
-                render.line(f"{notice.type}\t{describe(notice)}")
+                render.row(notice.type, describe(notice))
                 render.flush()
             return
         key, now = (notice.run, notice.label), self._clock()
         if now - self._told.get(key, float("-inf")) >= _PLAIN_SECONDS:
             self._told[key] = now
-            render.line(f"progress\t{notice.slot}\t{_progress_text(notice)}")
+            render.row("progress", notice.slot, _progress_text(notice))
             render.flush()
 
 
@@ -156,5 +156,5 @@ def _is_noise(event: Event) -> bool:
 
 
 def _progress_text(note: Progress) -> str:
-    figures = "".join(f"\t{name} {value:.4g}" for name, value in note.figures.items())
+    figures = "".join(f", {name} {value:.4g}" for name, value in note.figures.items())
     return f"{note.label} {note.done}/{note.total}{figures}"
