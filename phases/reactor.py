@@ -45,6 +45,7 @@ from schemas.events import (
 )
 from schemas.plan import PhaseSpec
 from store.blobs import BlobStore
+from store.hashing import hash_bytes
 
 _POLL_SECONDS = 0.05
 
@@ -88,6 +89,10 @@ class Reactor:
         self._launcher = Launcher(home)
         self._probed = environment.probe()
         self._environment_bytes = canonical.encode(self._probed.to_json())
+        self._site = Site(
+            environment=hash_bytes(self._environment_bytes).digest,
+            versions=self._probed.packages,
+        )
         self._shown: dict[Digest, tuple[str, int]] = {}
         self.state = State()
         self.refresh()
@@ -106,12 +111,7 @@ class Reactor:
 
     def site(self) -> Site:
         """The environment that runs would have now."""
-        from blake3 import blake3
-
-        return Site(
-            environment=blake3(self._environment_bytes).hexdigest(),
-            versions={k: v for k, v in self._probed.versions.items() if v is not None},
-        )
+        return self._site
 
     def view(self, plan: Digest, *, fresh: bool = False) -> PlanView:
         """A plan as it stands; `fresh`: as if it were asked for now."""

@@ -33,6 +33,7 @@ _FICLONE = 0x40049409
 _CANNOT_CLONE = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM}
 )
+_CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
 
 
 def checkout(store: BlobStore, digest: str, form: Form, dest: Path) -> None:
@@ -52,17 +53,23 @@ def checkout(store: BlobStore, digest: str, form: Form, dest: Path) -> None:
 
 
 def link_tree(store: BlobStore, digest: str, dest: Path) -> None:
-    """Make the folder `dest` of symbolic links to the objects of a tree: no copy, for reading only.
+    """Make the folder `dest` of hard links to the objects of a tree: no copy, for reading only.
 
-    The tree is verified and each object must exist; the objects themselves are not hashed. Raises
-    as `checkout` does.
+    Hard links, not symbolic ones, so that code which rightly refuses links in folders from outside
+    can read this one. Where the file system has none, objects are copied. The tree is verified and
+    each object must exist; the objects themselves are not hashed. Raises as `checkout` does.
     """
     with _appearing(dest) as temporary:
         temporary.mkdir()
         for entry in read_tree(store, digest):
             link = temporary / entry.path
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(store.path(entry.digest))
+            try:
+                link.hardlink_to(store.path(entry.digest))
+            except OSError as error:
+                if error.errno not in _CANNOT_LINK:
+                    raise
+                _copy(store, entry.digest, link, executable=entry.executable)
 
 
 @contextmanager
