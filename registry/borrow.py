@@ -51,10 +51,9 @@ class Instance:
         deadline: of `time.monotonic`. Raises HeldError after it, duckdb.Error for damage.
         """
         with self._mutex:
-            connection = self._connection = self._connection or _connect(path)
+            connection = self._connection = self._connection or connect(path)
             try:
-                _attach(connection, path, read_only=read_only, deadline=deadline)
-                connection.execute("USE borrowed")
+                attach(connection, path, read_only=read_only, deadline=deadline)
                 yield connection
                 connection.execute("USE memory; DETACH borrowed")
             except BaseException:
@@ -65,7 +64,8 @@ class Instance:
                 raise
 
 
-def _connect(path: Path) -> DuckDBPyConnection:
+def connect(path: Path) -> DuckDBPyConnection:
+    """Make an instance that is fit to work on the file at `path`."""
     import duckdb
 
     connection = duckdb.connect(":memory:")
@@ -76,16 +76,18 @@ def _connect(path: Path) -> DuckDBPyConnection:
     return connection
 
 
-def _attach(
-    connection: DuckDBPyConnection, path: Path, *, read_only: bool, deadline: float
-) -> None:
+def attach(connection: DuckDBPyConnection, path: Path, *, read_only: bool, deadline: float) -> None:
+    """Make the file the current database of an instance, under the name `borrowed`.
+
+    Raises HeldError when another program holds it until the deadline, duckdb.Error for damage.
+    """
     import duckdb
 
     quoted = str(path).replace("'", "''")
     mode = "READ_ONLY" if read_only else "READ_WRITE"
     while True:
         try:
-            connection.execute(f"ATTACH '{quoted}' AS borrowed ({mode})")
+            connection.execute(f"ATTACH '{quoted}' AS borrowed ({mode}); USE borrowed")
         except duckdb.IOException as error:
             if "lock on file" not in str(error):
                 raise

@@ -18,11 +18,10 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry import logfile
 from registry.borrow import HeldError, Instance
@@ -30,29 +29,23 @@ from registry.chain import START, Line, Position
 from registry.ledger import LedgerReader, head
 from registry.queries import named, statements
 from registry.rows import LAYOUT, event_columns
-from schemas.errors import BusyError, InputError, IntegrityError, StorageError
+from registry.sql import Params, Rows, ask_sealed, fetch
+from schemas.errors import BusyError, IntegrityError, StorageError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+__all__ = ["LIMIT", "PATIENCE", "Projection", "Rows"]
+
 PATIENCE = 2.0
 """Seconds to wait for the file or for another process that projects."""
+
+LIMIT = 60.0
+"""Seconds that a person's statement may take; projecting waits for it."""
 
 _POLL_SECONDS = 0.01
 _TRANSACTION_LINES = 50_000
 """Events loaded at a time when there are many: a commit costs, and so does memory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """The answer to a query."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-
-    def dicts(self) -> list[dict[str, Any]]:
-        """Each row as column -> value."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
 class _UnusableError(Exception):
@@ -80,21 +73,18 @@ class Projection:
         return self._project(deadline) if current is None else current
 
     def query(
-        self,
-        sql: str,
-        params: Mapping[str, object] | Sequence[object] = (),
-        *,
-        timeout: float = PATIENCE,
+        self, question: str, params: Params = (), *, timeout: float = PATIENCE, limit: float = LIMIT
     ) -> Rows:
-        """Catch up, then ask: a name of queries.sql, or SQL. The file is attached read-only.
+        """Catch up, then ask: a name of queries.sql, or one statement of a person's own.
 
-        Raises what `catch_up` raises, and InputError `sql.refused` when DuckDB refuses the SQL.
+        limit: seconds that a statement may take. Raises what `catch_up` raises, and InputError
+        `sql.refused` or `sql.too_long` (registry/sql.py says what a person may ask).
         """
         try:
-            return self._ask(sql, params, timeout)
-        except _UnusableError:  # a damaged block that only this query came upon
+            return self._ask(question, params, timeout, limit)
+        except _UnusableError:  # a damaged block that only this question came upon
             self.rebuild(timeout)
-            return self._ask(sql, params, timeout)
+            return self._ask(question, params, timeout, limit)
 
     def rebuild(self, timeout: float = PATIENCE) -> int:
         """Build the file anew from the ledger; the seq that is reached."""
@@ -103,12 +93,14 @@ class Projection:
 
     # -- steps ---------------------------------------------------------------------------------
 
-    def _ask(
-        self, sql: str, params: Mapping[str, object] | Sequence[object], timeout: float
-    ) -> Rows:
+    def _ask(self, question: str, params: Params, timeout: float, limit: float) -> Rows:
         self.catch_up(timeout)
-        with self._reading(time.monotonic() + timeout) as connection:
-            return fetch(connection, statements().get(sql, sql), params)
+        deadline = time.monotonic() + timeout
+        if question in statements():
+            with self._reading(deadline) as connection:
+                return fetch(connection, named(question), params)
+        with self._locked(fcntl.LOCK_SH, deadline), self._translated():
+            return ask_sealed(self._path, question, params, deadline=deadline, limit=limit)
 
     def _current(self, deadline: float) -> int | None:
         """The cursor's seq when it is at the end of the ledger; None when there is work to do."""
@@ -173,11 +165,19 @@ class Projection:
     def _borrowed(
         self, path: Path, *, read_only: bool, deadline: float
     ) -> Iterator[DuckDBPyConnection]:
+        with (
+            self._translated(),
+            self._instance.borrowed(path, read_only=read_only, deadline=deadline) as connection,
+        ):
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Give DuckDB's complaints about the file a name."""
         import duckdb
 
         try:
-            with self._instance.borrowed(path, read_only=read_only, deadline=deadline) as found:
-                yield found
+            yield
         except HeldError as error:
             raise self._held(error) from error
         except duckdb.Error as error:
@@ -234,36 +234,6 @@ class Projection:
             remedy="Ask again in a moment.",
             code="projection.busy",
         )
-
-
-def fetch(
-    connection: DuckDBPyConnection, sql: str, params: Mapping[str, object] | Sequence[object] = ()
-) -> Rows:
-    """Run one statement and take its whole answer.
-
-    Raises InputError `sql.refused` when the SQL is at fault, duckdb.Error when the file is.
-    """
-    import duckdb
-
-    mistakes = (
-        duckdb.ProgrammingError,
-        duckdb.DataError,
-        duckdb.NotSupportedError,
-        duckdb.ConstraintException,
-        duckdb.PermissionException,
-        duckdb.InterruptException,
-        duckdb.OutOfMemoryException,
-    )
-    try:
-        found = connection.execute(sql, params or None)
-        columns = tuple(str(column[0]) for column in found.description or ())
-        return Rows(columns=columns, rows=tuple(found.fetchall()))
-    except mistakes as error:
-        raise InputError(
-            f"DuckDB refused this SQL: {str(error).strip()}",
-            remedy="The tables and views are listed by `still sql 'SHOW TABLES'`.",
-            code="sql.refused",
-        ) from error
 
 
 def _load(connection: DuckDBPyConnection, log: Path, cursor: Position) -> int:

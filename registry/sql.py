@@ -1,0 +1,125 @@
+"""SQL from people: one statement that can read the projection, and do nothing else.
+
+Three walls, each enough for most escapes: the statement must be one that reads; the file is
+attached read-only; and the instance is sealed after attaching (`enable_external_access` off,
+configuration locked), so no statement reads or writes another file, loads an extension or lifts the
+seal. A sealed instance serves one statement and is thrown away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.borrow import attach, connect
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Params = Mapping[str, object] | Sequence[object]
+
+_READING = frozenset({"SELECT", "EXPLAIN"})
+"""DuckDB's statement types that only read. SHOW, DESCRIBE, FROM and VALUES are SELECT to it."""
+
+_SEALS = (
+    "SET enable_external_access = false",
+    "SET python_enable_replacements = false",
+    "SET lock_configuration = true",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The answer to a query."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """Each row as column -> value."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def ask_sealed(
+    path: Path, statement: str, params: Params = (), *, deadline: float, limit: float
+) -> Rows:
+    """Answer one reading statement over the projection at `path`.
+
+    limit: seconds that it may take. Raises InputError `sql.refused` or `sql.too_long`, HeldError,
+    and duckdb.Error when the file is damaged.
+    """
+    with connect(path) as connection:
+        attach(connection, path, read_only=True, deadline=deadline)
+        _require_reading(connection, statement)
+        for seal in _SEALS:
+            connection.execute(seal)
+        with _time_limit(connection, limit):
+            return fetch(connection, statement, params)
+
+
+def fetch(connection: DuckDBPyConnection, statement: str, params: Params = ()) -> Rows:
+    """Run one statement and take its whole answer.
+
+    Raises InputError `sql.refused` when the SQL is at fault, duckdb.Error when the file is.
+    """
+    import duckdb
+
+    mistakes = (
+        duckdb.ProgrammingError,
+        duckdb.DataError,
+        duckdb.NotSupportedError,
+        duckdb.ConstraintException,
+        duckdb.PermissionException,
+        duckdb.OutOfMemoryException,
+    )
+    try:
+        found = connection.execute(statement, params or None)
+        columns = tuple(str(column[0]) for column in found.description or ())
+        return Rows(columns=columns, rows=tuple(found.fetchall()))
+    except mistakes as error:
+        raise _refused(f"DuckDB refused this SQL: {str(error).strip()}") from error
+
+
+def _require_reading(connection: DuckDBPyConnection, statement: str) -> None:
+    import duckdb
+
+    try:
+        found = connection.extract_statements(statement)
+    except duckdb.Error as error:
+        raise _refused(f"DuckDB refused this SQL: {str(error).strip()}") from error
+    if len(found) != 1:
+        raise _refused(f"Expected one SQL statement, found {len(found)}.")
+    if found[0].type.name not in _READING:
+        raise _refused(f"{found[0].type.name} is not a statement that only reads.")
+
+
+@contextmanager
+def _time_limit(connection: DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    import duckdb
+
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise InputError(
+            f"This SQL took longer than {seconds:g} seconds and was stopped.",
+            remedy="Ask for less, or open registry.duckdb with `duckdb -readonly`.",
+            code="sql.too_long",
+        ) from error
+    finally:
+        timer.cancel()
+
+
+def _refused(message: str) -> InputError:
+    return InputError(
+        message,
+        remedy="Ask with SELECT, FROM, DESCRIBE or SHOW TABLES; `SHOW TABLES` lists what there is.",
+        code="sql.refused",
+    )
