@@ -72,6 +72,7 @@ def build(verbs: Iterable[str]) -> typer.Typer:
 
 def _still(
     context: typer.Context,
+    *,
     registry: Annotated[
         Path | None,
         typer.Option(
@@ -80,7 +81,15 @@ def _still(
             help="The registry's folder. Default: STILL_REGISTRY, else the nearest .still/.",
         ),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,  # noqa: FBT002  # typer's own way to say a flag
+    version: Annotated[  # noqa: ARG001  # answered by its callback
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda asked: _version() if asked else None,
+            help="Print the version.",
+        ),
+    ] = False,
 ) -> None:
     """From a teacher model to a Core ML release, with proof for every step.
 
@@ -88,11 +97,13 @@ def _still(
     gate or a run failed, 2 bad usage or input.
     """
     context.obj = registry
-    if version:
-        from cli.version import VERSION
 
-        typer.echo(f"still {VERSION}")
-        raise typer.Exit
+
+def _version() -> None:
+    from cli.version import VERSION
+
+    typer.echo(f"still {VERSION}")
+    raise typer.Exit
 
 
 def _registry_first(arguments: Sequence[str]) -> list[str]:

@@ -38,9 +38,9 @@ def watcher(*, as_json: bool, after: int) -> Iterator[Listener]:
         yield _fresh(after, _tell_json)
     elif render.at_terminal():
         with _bars() as bars:
-            yield _fresh(after, _Drawn(bars))
+            yield _fresh(after, Drawn(bars))
     else:
-        yield _fresh(after, _Plain(time.monotonic))
+        yield _fresh(after, Plain(time.monotonic))
 
 
 def _fresh(after: int, listener: Listener) -> Listener:
@@ -58,7 +58,7 @@ def _tell_json(notice: Notice) -> None:
         render.json_line({"progress": {**vars(notice), "figures": dict(notice.figures)}})
 
 
-class _Plain:
+class Plain:
     """One line for each event, and for each live run now and then one of its progress."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -78,7 +78,7 @@ class _Plain:
             render.flush()
 
 
-class _Drawn:
+class Drawn:
     """Events scroll by; each live run has a bar with its rate and the time that is left."""
 
     def __init__(self, bars: Bars) -> None:

@@ -1,0 +1,73 @@
+"""What a person sees: the same commands with a terminal behind stdout."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.home import Home
+
+from .conftest import Still
+
+ROOT = Path(__file__).parents[2]
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def _at_terminal(*arguments: str, cwd: Path) -> tuple[int, str]:
+    """Run `still` with a pseudo-terminal as its stdout; (exit code, what appeared)."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "160", "TERM": "xterm-256color"},
+        stdout=theirs,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(ours)
+    return process.wait(timeout=60), seen.decode()
+
+
+@pytest.fixture
+def digest(still: Still, policy: Path) -> str:
+    return still("publish", policy, "--kind", "policy").out.strip()
+
+
+def test_ls_is_a_table_with_a_header_and_short_digests(home: Home, digest: str) -> None:
+    code, seen = _at_terminal("ls", cwd=home.root.parent)
+    header, row = _ESCAPES.sub("", seen).splitlines()[:2]
+    assert code == 0
+    assert header.split() == ["digest", "kind", "size", "origin", "published", "name", "tags"]
+    assert row.split()[:2] == [digest[:12], "policy"]
+    assert digest not in seen
+
+
+def test_json_is_the_same_data_wherever_it_goes(still: Still, home: Home, digest: str) -> None:
+    import json
+
+    assert digest
+    _, seen = _at_terminal("ls", "--json", cwd=home.root.parent)
+    assert json.loads(seen) == still("ls", "--json").json
+
+
+def test_publish_tells_what_was_published(home: Home, policy: Path) -> None:
+    _, seen = _at_terminal("publish", str(policy), "--kind", "policy", cwd=home.root.parent)
+    assert re.match(r"[0-9a-f]{64}  policy, \d+ B\r\n$", seen)
+    _, seen = _at_terminal("publish", str(policy), "--kind", "policy", cwd=home.root.parent)
+    assert "published before" in seen
