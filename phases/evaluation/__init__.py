@@ -1,0 +1,56 @@
+"""Phase 7: teacher, untrained student and trained student, side by side, on one split.
+
+The split is `evaluation`: no text and no function of it occurs in `train`, nor in `held_out`, whose
+curve people may have looked at while they tuned the training. Everything is fp32 and runs through
+the one student model, whoever's weights they are. The recipe of it is `work.py`; its parts:
+`reading.py` (one text, read once), `fidelity.py` (teacher-forced distances), `decoding.py`
+(argument slots and free answers), `figures.py` (numbers with their intervals).
+"""
+
+from __future__ import annotations
+
+from phases.contract import Context
+from schemas.artifact import Kind, Product
+from schemas.plan import Made, Need, PhaseSpec, Slot
+from schemas.recipe import Recipe
+
+
+def slots(recipe: Recipe) -> tuple[Slot, ...]:
+    """One slot, when the recipe evaluates."""
+    if recipe.evaluation is None:
+        return ()
+    params = {"evaluation": recipe.evaluation.to_json()}
+    return (Slot(id="evaluation", phase="evaluation", params=params, needs=_needs(recipe)),)
+
+
+def _needs(recipe: Recipe) -> tuple[Need, ...]:
+    needs = []
+    if recipe.dataset is not None:
+        needs.append(Need(role="teacher", slot="dataset", output="teacher_model"))
+        needs.append(Need(role="dataset", slot="dataset", output="dataset"))
+    else:
+        assert recipe.teacher is not None  # noqa: S101  # [evaluation] needs [teacher]
+        needs.append(Need(role="teacher", digest=recipe.teacher.model))
+        needs.append(Need(role="dataset", digest=recipe.given.dataset))
+    if recipe.training is not None:
+        needs.append(Need(role="checkpoint", slot="training", output="checkpoint"))
+        needs.append(Need(role="untrained", slot="training", output="untrained"))
+    else:
+        needs.append(Need(role="checkpoint", digest=recipe.given.checkpoint))
+    return tuple(needs)
+
+
+def run(context: Context) -> tuple[Product, ...]:
+    """Measure; make `report`. Raises PhaseError, InputError."""
+    from phases.evaluation.work import evaluate
+
+    return (context.report(evaluate(context)),)
+
+
+SPEC = PhaseSpec(
+    name="evaluation",
+    version=1,
+    slots=slots,
+    makes=(Made(role="report", kind=Kind.REPORT),),
+    tools=("torch", "tokenizers", "transformers", "numpy"),
+)
