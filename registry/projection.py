@@ -18,10 +18,10 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from registry import logfile
 from registry.borrow import HeldError, Instance
@@ -35,7 +35,11 @@ from schemas.errors import BusyError, IntegrityError, StorageError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["LIMIT", "PATIENCE", "Projection", "Rows"]
+T = TypeVar("T")
+Ask = Callable[[str, Params], Rows]
+"""A question of queries.sql, by name, and its parameters."""
+
+__all__ = ["LIMIT", "PATIENCE", "Ask", "Projection", "Rows"]
 
 PATIENCE = 2.0
 """Seconds to wait for the file or for another process that projects."""
@@ -80,11 +84,26 @@ class Projection:
         limit: seconds that a statement may take. Raises what `catch_up` raises, and InputError
         `sql.refused` or `sql.too_long` (registry/sql.py says what a person may ask).
         """
-        try:
-            return self._ask(question, params, timeout, limit)
-        except _UnusableError:  # a damaged block that only this question came upon
-            self.rebuild(timeout)
-            return self._ask(question, params, timeout, limit)
+        if question in statements():
+            return self.consult(lambda ask: ask(question, params), timeout=timeout)
+
+        def ask(deadline: float) -> Rows:
+            with self._locked(fcntl.LOCK_SH, deadline), self._translated():
+                return ask_sealed(self._path, question, params, deadline=deadline, limit=limit)
+
+        return self._asked(ask, timeout)
+
+    def consult(self, work: Callable[[Ask], T], *, timeout: float = PATIENCE) -> T:
+        """Catch up, then let `work` ask questions of queries.sql, all of one state of the file.
+
+        `work` may be called twice. Raises what `catch_up` raises.
+        """
+
+        def ask(deadline: float) -> T:
+            with self._reading(deadline) as connection:
+                return work(lambda name, params: fetch(connection, named(name), params))
+
+        return self._asked(ask, timeout)
 
     def rebuild(self, timeout: float = PATIENCE) -> int:
         """Build the file anew from the ledger; the seq that is reached."""
@@ -93,14 +112,14 @@ class Projection:
 
     # -- steps ---------------------------------------------------------------------------------
 
-    def _ask(self, question: str, params: Params, timeout: float, limit: float) -> Rows:
+    def _asked(self, ask: Callable[[float], T], timeout: float) -> T:
+        """Catch up and ask; when that comes upon a damaged block, rebuild and ask again."""
         self.catch_up(timeout)
-        deadline = time.monotonic() + timeout
-        if question in statements():
-            with self._reading(deadline) as connection:
-                return fetch(connection, named(question), params)
-        with self._locked(fcntl.LOCK_SH, deadline), self._translated():
-            return ask_sealed(self._path, question, params, deadline=deadline, limit=limit)
+        try:
+            return ask(time.monotonic() + timeout)
+        except _UnusableError:
+            self.rebuild(timeout)
+            return ask(time.monotonic() + timeout)
 
     def _current(self, deadline: float) -> int | None:
         """The cursor's seq when it is at the end of the ledger; None when there is work to do."""

@@ -261,3 +261,85 @@ SELECT count(*) FROM (
 )
 WHERE hash IS DISTINCT FROM sha256(body) OR (body->>'prev') IS DISTINCT FROM lp
     OR (body->>'seq')::BIGINT IS DISTINCT FROM line;
+
+
+-- name: edges_above
+-- Every arrow between an artifact and what shaped it, however far. UNION drops what was reached
+-- before, so a cycle ends. (USING KEY would give the depth, but took 70 times as long.)
+WITH RECURSIVE reached(key) AS (
+    SELECT left($root, 32)::UUID
+    UNION
+    SELECT e.parent FROM reached JOIN edge e ON e.child = reached.key
+),
+named AS (
+    SELECT a.key, any_value(a.digest) AS digest, min_by(a.kind, a.seq) AS kind
+    FROM artifact a SEMI JOIN reached USING (key) GROUP BY a.key
+)
+SELECT DISTINCT c.digest, p.digest, p.kind, e.role, e.circumstance
+FROM edge e JOIN named c ON c.key = e.child JOIN named p ON p.key = e.parent
+ORDER BY ALL;
+
+-- name: edges_below
+WITH RECURSIVE reached(key) AS (
+    SELECT left($root, 32)::UUID
+    UNION
+    SELECT e.child FROM reached JOIN edge e ON e.parent = reached.key
+),
+named AS (
+    SELECT a.key, any_value(a.digest) AS digest, min_by(a.kind, a.seq) AS kind
+    FROM artifact a SEMI JOIN reached USING (key) GROUP BY a.key
+)
+SELECT DISTINCT p.digest, c.digest, c.kind, e.role, e.circumstance
+FROM edge e JOIN named c ON c.key = e.child JOIN named p ON p.key = e.parent
+ORDER BY ALL;
+
+
+-- name: release_artifacts
+-- The roots and all that shaped them; of several publications the first by a run or probe counts.
+WITH RECURSIVE reached(key) AS (
+    SELECT DISTINCT left(root, 32)::UUID FROM (SELECT unnest($roots) AS root)
+    UNION
+    SELECT e.parent FROM reached JOIN edge e ON e.child = reached.key
+),
+publication AS (
+    SELECT
+        a.digest, a.kind, a.size, a.seq, e.body->>'$.data.origin' AS origin,
+        e.body->>'$.data.role' AS role, e.body->>'$.data.name' AS name,
+        e.body->>'$.data.run' AS run, e.body->>'$.data.facts' AS facts
+    FROM artifact a SEMI JOIN reached USING (key) JOIN event e ON e.seq = a.seq
+)
+SELECT digest, kind, size, origin, role, name, seq, run, facts FROM publication
+QUALIFY row_number() OVER (PARTITION BY digest, kind ORDER BY origin = 'imported', seq) = 1
+ORDER BY seq, digest;
+
+-- name: release_runs
+-- Some runs: what the attempt that succeeded was started with, and what it made.
+WITH ended AS (
+    SELECT body->>'$.data.run' AS run, seq, body->>'$.data.outputs' AS outputs
+    FROM event WHERE type = 'run.succeeded'
+    QUALIFY row_number() OVER (PARTITION BY run ORDER BY seq) = 1
+),
+started AS (
+    SELECT body->>'$.data.run' AS run, seq, body->>'$.data' AS data
+    FROM event WHERE type = 'run.started'
+)
+SELECT e.run, e.seq, arg_max(s.data, s.seq) AS started, any_value(e.outputs) AS outputs
+FROM ended e JOIN started s ON s.run = e.run AND s.seq < e.seq
+WHERE e.run IN (SELECT unnest($runs))
+GROUP BY e.run, e.seq ORDER BY e.seq;
+
+-- name: release_failures
+-- Slots of a plan that nothing fills, and why their last attempt did not.
+SELECT slot, arg_max(message, seq) AS message, max(seq) AS seq
+FROM (
+    SELECT
+        seq, body->>'$.data.slot' AS slot,
+        coalesce(body->>'$.data.message', body->>'$.data.reason') AS message
+    FROM event
+    WHERE type IN ('run.failed', 'run.abandoned') AND (body->>'$.data.plan') = $plan
+)
+WHERE slot NOT IN (SELECT slot FROM slots WHERE plan = $plan)
+GROUP BY slot ORDER BY slot;
+
+-- name: event_hash
+SELECT hash FROM event WHERE seq = $seq;

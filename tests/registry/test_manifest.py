@@ -1,0 +1,184 @@
+"""The rows of a manifest: all that stands behind a release, nothing else, and what they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from registry.ledger import Ledger
+from registry.manifest import ReleaseRows, release_rows
+from registry.projection import Projection
+from schemas.artifact import Kind, Origin, Parent
+from schemas.errors import IntegrityError
+from schemas.event import Actor
+from schemas.events import (
+    ArtifactPublished,
+    Payload,
+    RunAbandoned,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TagMoved,
+)
+from schemas.policy import Tier
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+PLAN, POLICY, ENVIRONMENT = "11" * 32, "22" * 32, "33" * 32
+DATASET, CHECKPOINT, REPORT, OTHER = "44" * 32, "55" * 32, "66" * 32, "77" * 32
+TRAINING = "aa" * 32
+INPUTS = (
+    Parent(role="dataset", digest=DATASET),
+    Parent(role="recipe", digest=PLAN, circumstance=True),
+    Parent(role="environment", digest=ENVIRONMENT, circumstance=True),
+)
+
+
+def published(
+    digest: str,
+    kind: Kind,
+    *parents: Parent,
+    origin: Origin = "imported",
+    run: str | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> ArtifactPublished:
+    return ArtifactPublished(
+        digest=digest,
+        kind=kind,
+        form="blob",
+        size=7,
+        origin=origin,
+        run=run,
+        role=str(kind) if run else None,
+        name=f"the {kind}",
+        parents=parents,
+        facts=dict(facts or {}),
+    )
+
+
+def started(attempt: int, *, slot: str = "training", run: str = TRAINING) -> RunStarted:
+    return RunStarted(
+        run=run,
+        phase="training",
+        phase_version=3,
+        plan=PLAN,
+        slot=slot,
+        attempt=attempt,
+        inputs=INPUTS,
+        params={"steps": attempt},
+        tools={"torch": "2.13.0"},
+    )
+
+
+def failed(slot: str, message: str, *, plan: str = PLAN) -> RunFailed:
+    return RunFailed(
+        run="bb" * 32,
+        phase="export",
+        plan=plan,
+        slot=slot,
+        attempt=1,
+        code="a.b",
+        message=message,
+        remedy="Mend it.",
+        seconds=1,
+    )
+
+
+def story() -> list[list[Payload]]:
+    """A plan whose training failed once and then succeeded, and what has nothing to do with it."""
+    recipe = {"recipe": {"name": "demo", "policy": POLICY}}
+    policy = {"policy": {"name": "p", "gates": {}, "tiers": {Tier.TIER_2.value: []}}}
+    ended = {"run": TRAINING, "phase": "training", "plan": PLAN, "slot": "training"}
+    return [
+        [published(PLAN, Kind.RECIPE, facts=recipe), published(POLICY, Kind.POLICY, facts=policy)],
+        [published(ENVIRONMENT, Kind.ENVIRONMENT, origin="probe", facts={"python": "3.11"})],
+        [published(DATASET, Kind.DATASET), published(OTHER, Kind.DATASET)],
+        [started(1)],
+        [failed("training", "died once")],
+        [started(2)],
+        [
+            published(CHECKPOINT, Kind.CHECKPOINT, *INPUTS, origin="run", run=TRAINING),
+            published(REPORT, Kind.REPORT, *INPUTS, origin="run", run=TRAINING),
+            RunSucceeded(
+                **ended,
+                attempt=2,
+                outputs=(
+                    Parent(role="checkpoint", digest=CHECKPOINT),
+                    Parent(role="report", digest=REPORT),
+                ),
+                seconds=2.5,
+            ),
+        ],
+    ]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path / "events.log", lambda: NOON, Actor(user="ada", host="h"))
+    for batch in story():
+        ledger.append(batch)
+    return ledger
+
+
+def ask(ledger: Ledger, *roots: str, events: tuple[int, ...] = ()) -> ReleaseRows:
+    projection = Projection(ledger.path.with_name("registry.duckdb"), ledger.path)
+    return release_rows(projection, plan=PLAN, policy=POLICY, roots=roots, events=events)
+
+
+def test_artifacts_are_the_roots_and_all_that_shaped_them(ledger: Ledger) -> None:
+    found = ask(ledger, CHECKPOINT)
+    assert [(a.digest, a.origin, a.role) for a in found.artifacts] == [
+        (PLAN, "imported", None),
+        (POLICY, "imported", None),
+        (ENVIRONMENT, "probe", None),
+        (DATASET, "imported", None),
+        (CHECKPOINT, "run", "checkpoint"),
+    ]
+    assert found.artifacts[2].facts == {"python": "3.11"}
+    assert found.recipe == {"name": "demo", "policy": POLICY}
+    assert found.policy.tiers == {Tier.TIER_2: ()}
+
+
+def test_a_run_is_told_as_the_attempt_that_succeeded(ledger: Ledger) -> None:
+    (run,) = ask(ledger, CHECKPOINT).runs
+    assert run.params == {"steps": 2}
+    assert run.inputs == {"dataset": [DATASET]}
+    assert run.outputs == {"checkpoint": CHECKPOINT, "report": REPORT}
+    assert (run.environment, run.tools, run.phase_version) == (ENVIRONMENT, {"torch": "2.13.0"}, 3)
+
+
+def test_what_a_run_made_is_not_made_less_by_importing_it(ledger: Ledger) -> None:
+    ledger.append([published(CHECKPOINT, Kind.CHECKPOINT), published(DATASET, Kind.DATASET)])
+    before = ask(ledger, CHECKPOINT)
+    assert before.artifacts[-1].origin == "run"
+    assert before.artifacts[3].seq == 4
+
+
+def test_failures_are_of_slots_that_nothing_fills_now(ledger: Ledger) -> None:
+    assert ask(ledger, CHECKPOINT).failures == {}
+    ledger.append([failed("export/prefill-64", "first"), failed("export/prefill-64", "second")])
+    ledger.append([failed("export/prefill-64", "of another plan", plan=OTHER)])
+    died = {"run": "cc" * 32, "phase": "export", "plan": PLAN, "slot": "export/decode-64"}
+    ledger.append([RunAbandoned(**died, attempt=3, reason="killed")])
+    assert ask(ledger, CHECKPOINT).failures == {
+        "export/decode-64": "killed",
+        "export/prefill-64": "second",
+    }
+
+
+def test_the_head_is_the_last_event_that_anything_rests_on(ledger: Ledger) -> None:
+    last = ledger.head()
+    rows = ask(ledger, CHECKPOINT)
+    assert (rows.head.seq, rows.head.hash) == (last.seq, last.hash)
+    ledger.append([TagMoved(name="later", digest=OTHER), published(OTHER, Kind.DATASET)])
+    assert ask(ledger, CHECKPOINT) == rows
+    assert ask(ledger, DATASET).head.seq == 4
+    assert ask(ledger, CHECKPOINT, events=(last.seq + 1,)).head.seq == last.seq + 1
+
+
+def test_a_root_that_was_never_published_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(IntegrityError, match="ffffffffffff") as caught:
+        ask(ledger, CHECKPOINT, "ff" * 32)
+    assert caught.value.code == "manifest.unknown_artifact"
