@@ -22,7 +22,7 @@ class Metric(Value):
 
     name: str
     """Dotted: `trained.kl`, `fp32.top1_agreement`."""
-    value: float | None
+    value: float | None = None
     """None: measured, but not finite (see `nonfinite`)."""
     unit: str = ""
     """`nats`, `fraction`, `seconds`, `count` …"""
