@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from phases.mil.checks import unknown_ops
 from phases.mil.interpreter import Interpreter, Mode, RunResult
-from phases.mil.package import Package, Signature, StateUse, quiet_coremltools
+from phases.mil.package import Package, Signature, StateUse, manifest_faults, quiet_coremltools
 from phases.mil.tally import RunStats
 from phases.mil.tensortype import TensorType
 
@@ -22,6 +22,7 @@ __all__ = [
     "Signature",
     "StateUse",
     "TensorType",
+    "manifest_faults",
     "quiet_coremltools",
     "unknown_ops",
 ]

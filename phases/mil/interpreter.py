@@ -57,7 +57,7 @@ class RunResult:
 
 
 class Interpreter:
-    """One function of a package in one mode. Constants are read once, at the first run."""
+    """One function of a package in one mode. Constants are read once, when checked."""
 
     def __init__(self, package: Package, *, mode: Mode = "fp32", function: str = "main") -> None:
         self._package = package
@@ -68,11 +68,17 @@ class Interpreter:
         self._checked = False
 
     def check(self) -> None:
-        """Everything that can be known before a number is computed.
+        """Check all that can be known before a number is computed, and read the constants.
 
-        Raises PhaseError: see phases/mil/checks.py.
+        Raises PhaseError: see phases/mil/checks.py; UntrustedFileError for constants that do not
+        lie in the package, or are not what they are declared to be.
         """
         check_function(self._function)
+        if not self._checked:
+            self._constants = {
+                name: self._package.constants.load(constant)
+                for name, constant in self._function.constants.items()
+            }
         self._checked = True
 
     def new_states(self) -> dict[str, Tensor]:
@@ -97,7 +103,6 @@ class Interpreter:
         """
         if not self._checked:
             self.check()
-        self._load_constants()
         values = self._given(inputs, self._function.inputs, "input")
         held = self.new_states() if states is None else states
         cells = {
@@ -160,13 +165,6 @@ class Interpreter:
         if isinstance(operand, Constant):
             return self._package.constants.load(operand)
         return values[operand] if operand in values else self._constants[operand]
-
-    def _load_constants(self) -> None:
-        if not self._constants:
-            self._constants = {
-                name: self._package.constants.load(constant)
-                for name, constant in self._function.constants.items()
-            }
 
     def _rounded(self, value: Tensor, kind: TensorType) -> Tensor:
         if self._mode == "declared" and kind.dtype == "float16":

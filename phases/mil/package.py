@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from phases.mil.names import inner_parts
@@ -51,9 +51,12 @@ class Package:
 
     def __init__(self, path: Path, specification: Any, functions: Mapping[str, Function]) -> None:  # noqa: ANN401  # a protobuf message
         self.path = path
-        self._specification = specification
+        self.folder = _model_file(path).parent
+        """Of `model.mlmodel`; what `@model_path` means."""
+        self.specification = specification
+        """The `Model` message, for coremltools' own readers."""
         self._functions = functions
-        self.constants = Constants(_model_file(path).parent)
+        self.constants = Constants(self.folder)
 
     @classmethod
     def open(cls, path: Path) -> Package:
@@ -74,7 +77,7 @@ class Package:
     @property
     def specification_version(self) -> int:
         """9 is what the iOS18 target writes."""
-        return int(self._specification.specificationVersion)
+        return int(self.specification.specificationVersion)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -102,7 +105,7 @@ class Package:
         A multifunction package describes each function; any other describes its only one at the
         top. A shape that the description leaves out (enumerated outputs) is ().
         """
-        description = self._specification.description
+        description = self.specification.description
         for described in description.functions:
             if described.name == function:
                 return _described(described)
@@ -134,6 +137,27 @@ class Package:
             )
             for state in self.function(function).states
         }
+
+
+def manifest_faults(package: Path) -> tuple[str, ...]:
+    """What the manifest lists and is not there, and what is there and it does not list.
+
+    Raises UntrustedFileError (`mil.manifest`), or InputError, when the manifest cannot be read.
+    """
+    entries = _manifest(package / "Manifest.json")["itemInfoEntries"].values()
+    names = [str(entry.get("path", "")) for entry in entries]
+    listed = [PurePosixPath("Data", *inner_parts(name)) for name in names if inner_parts(name)]
+    found = sorted(f.relative_to(package) for f in package.rglob("*") if f.is_file())
+    return (
+        *(f"{name!r} is listed and not inside Data/" for name in names if not inner_parts(name)),
+        *(f"{item} is listed and missing" for item in listed if not (package / item).exists()),
+        *(
+            f"{file} is not listed"
+            for file in map(PurePosixPath, found)
+            if file != PurePosixPath("Manifest.json")
+            and not any(file.is_relative_to(item) for item in listed)
+        ),
+    )
 
 
 @contextmanager

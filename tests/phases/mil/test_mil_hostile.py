@@ -20,6 +20,8 @@ from phases.mil import Interpreter, Package, unknown_ops
 from phases.mil.weights import WeightFile
 from schemas.errors import PhaseError, StillError, UntrustedFileError
 
+pytestmark = pytest.mark.coreml
+
 mb: Any = Builder
 """Its operations are registered at run time, where no type checker sees them."""
 

@@ -18,6 +18,8 @@ from torch.nn import functional
 from phases.mil import Interpreter, Package, unknown_ops
 from schemas.errors import PhaseError
 
+pytestmark = pytest.mark.coreml
+
 ct: Any = coremltools
 mb: Any = Builder
 """Both grow attributes at run time, where no type checker sees them."""

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from coremltools.converters.mil import Builder
 
+pytestmark = pytest.mark.coreml
+
 mb: Any = Builder
 """Its operations are registered at run time, where no type checker sees them."""
 
