@@ -44,28 +44,34 @@ class Instance:
 
     @contextmanager
     def borrowed(
-        self, path: Path, *, read_only: bool, deadline: float
+        self, path: Path, *, read_only: bool, deadline: float, discard: bool = False
     ) -> Iterator[DuckDBPyConnection]:
         """The file at `path` as the current database, until the block ends.
 
-        deadline: of `time.monotonic`. Raises HeldError after it, duckdb.Error for damage.
+        deadline: of `time.monotonic`. discard: throw the instance away afterwards, because the
+        block changes it for good. Raises HeldError after the deadline, duckdb.Error for damage.
         """
         with self._mutex:
-            connection = self._connection = self._connection or connect(path)
+            connection = self._connection = self._connection or _connect(path)
             try:
-                attach(connection, path, read_only=read_only, deadline=deadline)
+                _attach(connection, path, read_only=read_only, deadline=deadline)
                 yield connection
-                connection.execute("USE memory; DETACH borrowed")
+                if not discard:
+                    connection.execute("USE memory; DETACH borrowed")
+                    return
             except BaseException:
                 # Perhaps an open transaction, perhaps an instance that a fatal error made useless:
                 # closing lets go of the file for certain. The next borrower gets a new instance.
-                connection.close()
-                self._connection = None
+                self._close(connection)
                 raise
+            self._close(connection)
+
+    def _close(self, connection: DuckDBPyConnection) -> None:
+        self._connection = None
+        connection.close()
 
 
-def connect(path: Path) -> DuckDBPyConnection:
-    """Make an instance that is fit to work on the file at `path`."""
+def _connect(path: Path) -> DuckDBPyConnection:
     import duckdb
 
     connection = duckdb.connect(":memory:")
@@ -76,11 +82,9 @@ def connect(path: Path) -> DuckDBPyConnection:
     return connection
 
 
-def attach(connection: DuckDBPyConnection, path: Path, *, read_only: bool, deadline: float) -> None:
-    """Make the file the current database of an instance, under the name `borrowed`.
-
-    Raises HeldError when another program holds it until the deadline, duckdb.Error for damage.
-    """
+def _attach(
+    connection: DuckDBPyConnection, path: Path, *, read_only: bool, deadline: float
+) -> None:
     import duckdb
 
     quoted = str(path).replace("'", "''")

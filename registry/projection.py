@@ -88,8 +88,8 @@ class Projection:
             return self.consult(lambda ask: ask(question, params), timeout=timeout)
 
         def ask(deadline: float) -> Rows:
-            with self._locked(fcntl.LOCK_SH, deadline), self._translated():
-                return ask_sealed(self._path, question, params, deadline=deadline, limit=limit)
+            with self._reading(deadline, discard=True) as connection:
+                return ask_sealed(connection, question, params, limit=limit)
 
         return self._asked(ask, timeout)
 
@@ -168,10 +168,12 @@ class Projection:
     # -- opening and locking -------------------------------------------------------------------
 
     @contextmanager
-    def _reading(self, deadline: float) -> Iterator[DuckDBPyConnection]:
+    def _reading(self, deadline: float, *, discard: bool = False) -> Iterator[DuckDBPyConnection]:
         with (
             self._locked(fcntl.LOCK_SH, deadline),
-            self._borrowed(self._path, read_only=True, deadline=deadline) as connection,
+            self._borrowed(
+                self._path, read_only=True, deadline=deadline, discard=discard
+            ) as connection,
         ):
             yield connection
 
@@ -182,21 +184,16 @@ class Projection:
 
     @contextmanager
     def _borrowed(
-        self, path: Path, *, read_only: bool, deadline: float
+        self, path: Path, *, read_only: bool, deadline: float, discard: bool = False
     ) -> Iterator[DuckDBPyConnection]:
-        with (
-            self._translated(),
-            self._instance.borrowed(path, read_only=read_only, deadline=deadline) as connection,
-        ):
-            yield connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Give DuckDB's complaints about the file a name."""
+        """Borrow a file, and give DuckDB's complaints about it a name."""
         import duckdb
 
         try:
-            yield
+            with self._instance.borrowed(
+                path, read_only=read_only, deadline=deadline, discard=discard
+            ) as connection:
+                yield connection
         except HeldError as error:
             raise self._held(error) from error
         except duckdb.Error as error:
@@ -248,8 +245,8 @@ class Projection:
 
     def _projecting(self) -> BusyError:
         return BusyError(
-            f"Another process is bringing {self._path.name} up to date; "
-            f"it is {self._behind()} events behind the ledger.",
+            f"Another `still` is at work on {self._path.name}, "
+            f"which is {self._behind()} events behind the ledger.",
             remedy="Ask again in a moment.",
             code="projection.busy",
         )

@@ -12,10 +12,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.borrow import attach, connect
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,20 +44,18 @@ class Rows:
 
 
 def ask_sealed(
-    path: Path, statement: str, params: Params = (), *, deadline: float, limit: float
+    connection: DuckDBPyConnection, statement: str, params: Params = (), *, limit: float
 ) -> Rows:
-    """Answer one reading statement over the projection at `path`.
+    """Seal an instance for good, and answer one reading statement over what is attached to it.
 
-    limit: seconds that it may take. Raises InputError `sql.refused` or `sql.too_long`, HeldError,
-    and duckdb.Error when the file is damaged.
+    limit: seconds that it may take. Raises InputError `sql.refused` or `sql.too_long`, and
+    duckdb.Error when the file is damaged.
     """
-    with connect(path) as connection:
-        attach(connection, path, read_only=True, deadline=deadline)
-        _require_reading(connection, statement)
-        for seal in _SEALS:
-            connection.execute(seal)
-        with _time_limit(connection, limit):
-            return fetch(connection, statement, params)
+    _require_reading(connection, statement)
+    for seal in _SEALS:
+        connection.execute(seal)
+    with _time_limit(connection, limit):
+        return fetch(connection, statement, params)
 
 
 def fetch(connection: DuckDBPyConnection, statement: str, params: Params = ()) -> Rows:
