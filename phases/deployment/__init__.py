@@ -7,13 +7,17 @@ holds the verdict and waiver rows that the decision read, so another verdict is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from phases.contract import Context
 from phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG, assemble
-from phases.deployment.facts import ReleaseFacts
 from phases.deployment.folder import checkpoint_of, graphs_of, lay_out
 from phases.deployment.request import Request, shapes_of_export
+from registry.manifest import ReleaseRows, release_rows
+from registry.projection import Projection
 from schemas import canonical
 from schemas.artifact import Kind, Product
 from schemas.digest import Digest
@@ -70,18 +74,28 @@ SPEC = PhaseSpec(
 
 def run(context: Context) -> tuple[Product, ...]:
     """Assemble the release and store it. Raises PhaseError when a required gate is closed."""
-    from phases.deployment.query import open_facts
+    if context.registry is None:
+        raise ValueError("a release is a query over the ledger, and there is none")
+    home = context.registry
+    return seal(context, partial(release_rows, Projection(home.projection, home.log)))
 
-    with open_facts(context.registry) as ledger:
-        return seal(context, ledger)
+
+class Query(Protocol):
+    """The ledger, as a release asks it (registry/manifest.py)."""
+
+    def __call__(
+        self, *, plan: Digest, policy: Digest, roots: Iterable[Digest], events: Iterable[int]
+    ) -> ReleaseRows:
+        """What stands behind `roots`, and behind `events` besides."""
+        ...
 
 
-def seal(context: Context, ledger: ReleaseFacts) -> tuple[Product, ...]:
-    """Assemble the release from what `ledger` answers, and store it."""
+def seal(context: Context, query: Query) -> tuple[Product, ...]:
+    """Assemble the release from what `query` answers, and store it."""
     request = Request.model_validate(dict(context.params))
     graphs = graphs_of(context, request)
     checkpoint = checkpoint_of(context.one("checkpoint"))
-    facts = ledger.facts(
+    facts = query(
         plan=request.plan,
         policy=request.policy,
         roots=_roots(context, request),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from phases.deployment.facts import Facts
 from phases.deployment.request import Checkpoint, Graph, Request, Shape, VerdictRow
+from registry.manifest import ReleaseRows
 from schemas import canonical
 from schemas.digest import SHORT, Digest
 from schemas.errors import PhaseError
@@ -37,7 +37,7 @@ def assemble(
     graphs: Sequence[Graph],
     checkpoint: Checkpoint,
     files: Sequence[ReleasedFile],
-    facts: Facts,
+    facts: ReleaseRows,
 ) -> tuple[Manifest, RuntimeConfig]:
     """The manifest and the runtime config of a release.
 
@@ -101,7 +101,7 @@ def runtime_config(
     )
 
 
-def capabilities(gates: Sequence[GateRow], facts: Facts) -> tuple[Capability, ...]:
+def capabilities(gates: Sequence[GateRow], facts: ReleaseRows) -> tuple[Capability, ...]:
     """What the release may claim: every gate of the claim passed on each of its subjects.
 
     `gates` are the rows about what is released. A pass counts when its subject belongs to the
@@ -141,7 +141,7 @@ def contract_path(shape: Shape) -> str:
 
 
 def _refuse(
-    request: Request, graphs: Sequence[Graph], checkpoint: Checkpoint, facts: Facts
+    request: Request, graphs: Sequence[Graph], checkpoint: Checkpoint, facts: ReleaseRows
 ) -> None:
     released = {g.shape.id for g in graphs}
     faults = [*_absent(request, released), *_mismatched(graphs, checkpoint)]
@@ -171,7 +171,7 @@ def _mismatched(graphs: Sequence[Graph], checkpoint: Checkpoint) -> Iterable[str
             yield f"the contract of {shape.id} is for another checkpoint"
 
 
-def _closed(request: Request, released: set[str], facts: Facts) -> Iterable[str]:
+def _closed(request: Request, released: set[str], facts: ReleaseRows) -> Iterable[str]:
     """Required gates that do not let this release through."""
     recorded = _recorded(facts)
     for name in facts.policy.tiers.get(request.tier, ()):
@@ -189,7 +189,7 @@ def _closed(request: Request, released: set[str], facts: Facts) -> Iterable[str]
                 yield f"{name} ({_about(row)}): its evidence comes from no recorded run"
 
 
-def _recorded(facts: Facts) -> set[Digest]:
+def _recorded(facts: ReleaseRows) -> set[Digest]:
     """What a recorded run or probe made: the only evidence that counts."""
     return {a.digest for a in facts.artifacts if a.origin != "imported"}
 
@@ -232,7 +232,7 @@ def _gates(request: Request) -> tuple[GateRow, ...]:
     return tuple(sorted(rows, key=lambda r: (r.gate, r.slot, r.subject)))
 
 
-def _artifacts(graphs: Sequence[Graph], facts: Facts) -> tuple[ReleasedArtifact, ...]:
+def _artifacts(graphs: Sequence[Graph], facts: ReleaseRows) -> tuple[ReleasedArtifact, ...]:
     roles = {
         digest: f"{kind}/{g.shape.id}"
         for g in graphs
@@ -267,7 +267,7 @@ def _files(files: Sequence[ReleasedFile], config: RuntimeConfig) -> tuple[Releas
     return tuple(sorted([*files, own], key=lambda f: f.path.encode()))
 
 
-def _shape(shape: Shape, graphs: Sequence[Graph], request: Request, facts: Facts) -> ShapeRow:
+def _shape(shape: Shape, graphs: Sequence[Graph], request: Request, facts: ReleaseRows) -> ShapeRow:
     graph = next((g for g in graphs if g.shape == shape), None)
     failed = [
         f"{slot}: {message}"
@@ -292,7 +292,7 @@ def _shape(shape: Shape, graphs: Sequence[Graph], request: Request, facts: Facts
     )
 
 
-def _toolchain(facts: Facts) -> dict[str, str]:
+def _toolchain(facts: ReleaseRows) -> dict[str, str]:
     """Package -> version; when runs used several, all of them."""
     versions: dict[str, set[str]] = {}
     for run in facts.runs:
@@ -301,7 +301,7 @@ def _toolchain(facts: Facts) -> dict[str, str]:
     return {tool: " and ".join(sorted(found)) for tool, found in sorted(versions.items())}
 
 
-def _environments(facts: Facts) -> dict[str, object]:
+def _environments(facts: ReleaseRows) -> dict[str, object]:
     """Digest -> what was probed, for every environment that the runs were recorded in."""
     used = {run.environment for run in facts.runs}
     return {a.digest: a.facts.get("environment", {}) for a in facts.artifacts if a.digest in used}
@@ -315,7 +315,7 @@ def _limits(
     gates: Sequence[GateRow],
     shapes: Sequence[ShapeRow],
     not_run: Sequence[str],
-    facts: Facts,
+    facts: ReleaseRows,
 ) -> Iterable[str]:
     yield "This release is not signed: its bytes can be checked, not who made it."
     for check in not_run:

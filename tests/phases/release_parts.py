@@ -9,8 +9,8 @@ from typing import Any
 
 from phases.contract import Context, Input, Put
 from phases.deployment import slots
-from phases.deployment.facts import ArtifactFact, Facts
 from phases.deployment.request import Checkpoint, Graph, Request, Shape
+from registry.manifest import ArtifactRow, ReleaseRows
 from schemas import canonical
 from schemas.artifact import Kind
 from schemas.contract import Architecture, Contract, Golden, ShapeStatus, Tensor
@@ -148,14 +148,22 @@ def a_request(rows: Sequence[dict[str, Any]] | None = None) -> Request:
     return Request.model_validate({**slot.params, "plan": PLAN, "verdicts": chosen})
 
 
-def an_artifact(content: str, kind: Kind, **changes: Any) -> ArtifactFact:
-    known = ArtifactFact(
-        digest=digest(content), kind=kind, size=3, origin="run", role=None, name=None, seq=10
+def an_artifact(content: str, kind: Kind, **changes: Any) -> ArtifactRow:
+    known = ArtifactRow(
+        digest=digest(content),
+        kind=kind,
+        size=3,
+        origin="run",
+        role=None,
+        name=None,
+        seq=10,
+        run=None,
+        facts={},
     )
     return replace(known, **changes)
 
 
-def the_artifacts() -> list[ArtifactFact]:
+def the_artifacts() -> list[ArtifactRow]:
     made = [
         an_artifact(f"{kind} {shape}", kind, seq=20 + n, role=str(kind))
         for n, shape in enumerate(SHAPES)
@@ -195,15 +203,15 @@ def a_run(slot: str, seq: int, **tools: str) -> RunRow:
     )
 
 
-def the_facts(**changes: Any) -> Facts:
-    known = Facts(
+def the_facts(**changes: Any) -> ReleaseRows:
+    known = ReleaseRows(
         recipe=RECIPE,
         policy=THE_POLICY,
-        artifacts=the_artifacts(),
-        runs=[
+        artifacts=tuple(the_artifacts()),
+        runs=(
             a_run("conversion/prefill-8", 50, coremltools="9.0", torch="2.13.0"),
             a_run("evaluation", 60, torch="2.12.0"),
-        ],
+        ),
         failures={},
         head=Head(seq=95, hash="a" * 64),
     )
@@ -242,12 +250,12 @@ FILES = tuple(
 class Ledger:
     """Answers with given facts, restated for the digests that it is asked about."""
 
-    facts_given: Facts
+    facts_given: ReleaseRows
     asked: list[tuple[set[Digest], set[int]]] = field(default_factory=list)
 
-    def facts(
+    def __call__(
         self, *, plan: Digest, policy: Digest, roots: Iterable[Digest], events: Iterable[int]
-    ) -> Facts:
+    ) -> ReleaseRows:
         assert (plan, policy) == (PLAN, POLICY)
         self.asked.append((set(roots), set(events)))
         return self.facts_given

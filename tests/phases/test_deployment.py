@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from phases.deployment import SPEC, seal, slots
 from phases.deployment.assembly import assemble
-from phases.deployment.facts import Facts
 from phases.deployment.request import Request, eos_of
 from phases.deployment.verify import verify_folder
+from registry.manifest import ReleaseRows
 from schemas import canonical
 from schemas.errors import PhaseError
 from schemas.policy import Verdict
@@ -46,7 +46,7 @@ GRAPHS = tuple(a_graph(s) for s in SHAPES)
 
 def assembled(
     rows: list[dict[str, Any]] | None = None,
-    facts: Facts | None = None,
+    facts: ReleaseRows | None = None,
     without: str = "",
 ) -> Manifest:
     graphs = [g for g in GRAPHS if g.shape.id != without]
