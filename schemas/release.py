@@ -47,7 +47,7 @@ class GateRow(Value):
     gate: str
     slot: str
     subject: Digest
-    evidence: Digest | None
+    evidence: Digest | None = None
     policy: Digest
     verdict: Verdict
     required: bool
@@ -96,7 +96,7 @@ class RunRow(Value):
     outputs: dict[str, Digest]
     params: dict[str, Any]
     tools: dict[str, str]
-    environment: Digest | None
+    environment: Digest | None = None
     seq: int
 
 
@@ -151,7 +151,7 @@ class RuntimeConfig(Value):
     schema_version: Literal[1] = 1
     name: str
     models: tuple[ModelEntry, ...]
-    tokenizer: str | None
+    tokenizer: str | None = None
     eos_token_ids: tuple[int, ...]
     vocab_size: int
     max_new_tokens: int
