@@ -66,6 +66,7 @@ class Plain:
         self._told: dict[tuple[Digest, str], float] = {}
 
     def __call__(self, notice: Notice) -> None:
+        """Tell it, unless this run's progress was told a moment ago."""
         if isinstance(notice, Event):
             if not _is_noise(notice):
                 render.row(notice.type, describe(notice))
@@ -86,6 +87,7 @@ class Drawn:
         self._tasks: dict[Digest, tuple[TaskID, str]] = {}
 
     def __call__(self, notice: Notice) -> None:
+        """Draw it."""
         if not isinstance(notice, Event):
             self._draw(notice)
             return
