@@ -16,6 +16,7 @@ from phases.student.folder import (
     load_checkpoint,
     read_config,
     save_checkpoint,
+    write_tensors,
 )
 from phases.student.model import KeyValues, Student
 
@@ -30,4 +31,5 @@ __all__ = [
     "load_checkpoint",
     "read_config",
     "save_checkpoint",
+    "write_tensors",
 ]

@@ -9,6 +9,8 @@ give equal bytes.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,7 +27,7 @@ from phases.student.model import Student
 from phases.untrusted import check_model_folder, check_student_shapes
 from phases.untrusted.reading import read_json
 from schemas.errors import InputError
-from store.durable import reading
+from store.durable import reading, writing
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -46,6 +48,7 @@ _HEAD = "lm_head.weight"
 _EMBEDDING = "model.embed_tokens.weight"
 _LAYERS = "model.layers."
 _MAX_CONFIG = 16 << 20
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def read_config(folder: Path) -> StudentConfig:
@@ -74,19 +77,34 @@ def save_checkpoint(
     """Write `config.json`, `model.safetensors` (fp32) and the tokenizer's files.
 
     Equal weights give equal bytes: safetensors orders tensors itself, and the header holds nothing
-    else that varies. Raises OSError.
+    else that varies. Raises StorageError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     config = json.dumps(student.config.to_json(), indent=2, sort_keys=True)
-    (folder / "config.json").write_text(config + "\n", encoding="utf-8")
-    tensors = {
-        name: tensor.detach().to(torch.float32).contiguous()
-        for name, tensor in student.state_dict().items()
-    }
-    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    for name in TOKENIZER_FILES if tokenizer_folder else ():
-        if tokenizer_folder and (tokenizer_folder / name).is_file():
-            shutil.copyfile(tokenizer_folder / name, folder / name)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(config + "\n", encoding="utf-8")
+        for name in TOKENIZER_FILES if tokenizer_folder else ():
+            if tokenizer_folder and (tokenizer_folder / name).is_file():
+                shutil.copyfile(tokenizer_folder / name, folder / name)
+    tensors = {name: t.detach().to(torch.float32) for name, t in student.state_dict().items()}
+    write_tensors(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file. Raises StorageError.
+
+    The library tells what the disk said only in the text of an error of its own.
+    """
+    with writing(path.parent):
+        try:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, path, metadata)
+        except SafetensorError as error:
+            number = _OS_ERROR.search(str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def from_teacher_layers(teacher_folder: Path, layers: Sequence[int]) -> Student:

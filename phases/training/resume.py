@@ -14,10 +14,10 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.optim import AdamW
 
-from phases.student import Student, save_checkpoint
+from phases.student import Student, save_checkpoint, write_tensors
 from phases.training.held_out import HeldOut
 from schemas import canonical
 from schemas.value import Value
@@ -76,7 +76,7 @@ def save(
 
     def fill(folder: Path) -> None:
         save_checkpoint(student, folder, tokenizer_folder=tokenizer)
-        save_file(_tensors(student, optimizer), folder / _TENSORS)
+        write_tensors(_tensors(student, optimizer), folder / _TENSORS)
         (folder / _STATE).write_bytes(canonical.encode(progress.to_json()))
 
     folder = write_folder(step_folder(scratch, progress.step), fill)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from phases.student import (
     read_config,
     save_checkpoint,
 )
-from schemas.errors import InputError, UntrustedFileError
+from schemas.errors import InputError, StorageError, UntrustedFileError
 
 CONFIG = StudentConfig(
     vocab_size=61,
@@ -110,6 +111,17 @@ def test_loaded_weights_can_be_trained_and_do_not_touch_the_file(folder: Path) -
         for parameter in student.parameters():
             parameter.add_(1.0)
     assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_a_disk_that_refuses_the_weights_is_a_storage_error(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match="full") as caught:
+            save_checkpoint(from_shape(CONFIG, SIZES, seed=3), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.code == "store.full"
 
 
 def test_tokenizer_files_travel_with_the_weights(folder: Path, tmp_path: Path) -> None:
