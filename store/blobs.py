@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,10 +20,10 @@ from schemas.errors import IntegrityError, ReferenceError_
 from store import staging
 from store.durable import sync_folder, writing
 from store.hashing import hash_bytes, hash_file
-from store.staging import Batch, Stored, corrupt, object_path
+from store.staging import Batch, Stored, corrupt, object_path, reading_object
 
-_FOLDER = re.compile(r"[0-9a-f]{2}")
-_FILE = re.compile(r"[0-9a-f]{62}")
+OBJECT_FOLDER = re.compile(r"[0-9a-f]{2}")
+OBJECT_FILE = re.compile(r"[0-9a-f]{62}")
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -87,7 +87,7 @@ class BlobStore:
     def read(self, digest: str, *, verify: bool = True) -> bytes:
         """Return the object's bytes. Raises IntegrityError `store.missing` or `store.corrupt`."""
         place = self.path(digest)
-        with _readable(digest, place):
+        with reading_object(digest, place):
             data = place.read_bytes()
         if verify:
             self._expect(digest, hash_bytes(data).digest)
@@ -96,15 +96,15 @@ class BlobStore:
     def verify(self, digest: str) -> int:
         """Hash the object and return its size; raises IntegrityError, naming it, on a mismatch."""
         place = self.path(digest)
-        with _readable(digest, place):
+        with reading_object(digest, place):
             found = hash_file(place)
         self._expect(digest, found.digest)
         return found.size
 
     def digests(self) -> Iterator[str]:
         """Every object's digest, in order. Files that are not objects are passed over."""
-        for folder in _names(self.root, _FOLDER):
-            for name in _names(self.root / folder, _FILE):
+        for folder in _names(self.root, OBJECT_FOLDER):
+            for name in _names(self.root / folder, OBJECT_FILE):
                 yield folder + name
 
     def resolve_prefix(self, prefix: str) -> str:
@@ -136,14 +136,6 @@ class BlobStore:
     def _expect(self, digest: str, found: str) -> None:
         if found != digest:
             raise corrupt(digest, self._place(digest), f"its bytes hash to {found}")
-
-
-@contextmanager
-def _readable(digest: str, place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise corrupt(digest, place, f"it cannot be read ({error.strerror or error})") from error
 
 
 def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:

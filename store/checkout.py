@@ -23,7 +23,7 @@ from schemas.errors import InputError
 from store.blobs import BlobStore
 from store.durable import shown, writing
 from store.hashing import Hasher, chunks, hash_file
-from store.staging import corrupt
+from store.staging import corrupt, reading_object, write_all
 from store.trees import read_tree
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -46,6 +46,7 @@ def checkout(store: BlobStore, digest: str, form: Form, dest: Path) -> None:
         if form == "blob":
             _copy(store, digest, temporary, executable=False)
             return
+        temporary.mkdir()
         for entry in read_tree(store, digest):
             target = temporary / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ def _appearing(dest: Path) -> Iterator[Path]:
             code="checkout.no_folder",
         )
     with writing(dest.parent):
-        cradle = Path(tempfile.mkdtemp(dir=dest.parent, prefix=f".{dest.name[:100]}.still-"))
+        cradle = Path(tempfile.mkdtemp(dir=dest.parent, prefix=".still-"))
         try:
             yield cradle / "new"
             (cradle / "new").rename(dest)
@@ -97,19 +98,17 @@ def _appearing(dest: Path) -> Iterator[Path]:
 
 
 def _copy(store: BlobStore, digest: str, target: Path, *, executable: bool) -> None:
-    source = store.path(digest)
-    with source.open("rb", buffering=0) as reader:
+    with store.open(digest) as blob:
+        reader = blob.fileno()
         # The umask takes away what the user does not want to grant.
         writer = os.open(target, _NEW_FILE, 0o777 if executable else 0o666)
         try:
-            if _cloned(reader.fileno(), writer):
-                found = hash_file(target).digest
-            else:
-                found = _copied(reader.fileno(), writer)
+            cloned = _cloned(reader, writer)
+            found = hash_file(target).digest if cloned else _copied(store, digest, reader, writer)
         finally:
             os.close(writer)
     if found != digest:
-        raise corrupt(digest, source, f"its bytes hash to {found}")
+        raise corrupt(digest, store.path(digest), f"its bytes hash to {found}")
 
 
 def _cloned(reader: int, writer: int) -> bool:
@@ -124,12 +123,15 @@ def _cloned(reader: int, writer: int) -> bool:
     return True
 
 
-def _copied(reader: int, writer: int) -> str:
+def _pieces(store: BlobStore, digest: str, reader: int, size: int) -> Iterator[memoryview]:
+    with reading_object(digest, store.path(digest)):
+        yield from chunks(reader, size)
+
+
+def _copied(store: BlobStore, digest: str, reader: int, writer: int) -> str:
     size = os.fstat(reader).st_size
     hasher = Hasher(expected=size)
-    for piece in chunks(reader, size):
+    for piece in _pieces(store, digest, reader, size):
         hasher.update(piece)
-        rest = piece
-        while rest:
-            rest = rest[os.write(writer, rest) :]
+        write_all(writer, piece)
     return hasher.result().digest

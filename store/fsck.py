@@ -6,7 +6,6 @@ object; it repairs nothing, and removes only what dead processes left in `object
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +13,13 @@ from typing import Protocol
 
 from schemas.artifact import Form
 from schemas.errors import IntegrityError
-from store.blobs import BlobStore
+from store.blobs import OBJECT_FILE, OBJECT_FOLDER, BlobStore
 from store.durable import shown
 from store.staging import TEMPORARY, sweep
 from store.trees import read_tree
 
 LEFTOVER_AGE = 3600.0
 """Seconds before an abandoned temporary file is swept."""
-
-_FOLDER = re.compile(r"[0-9a-f]{2}")
-_FILE = re.compile(r"[0-9a-f]{62}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +143,9 @@ def _foreign(root: Path) -> Iterator[str]:
     for child in sorted(root.iterdir()):
         if child.name == TEMPORARY:
             continue
-        if not child.is_dir() or _FOLDER.fullmatch(child.name) is None:
+        if not child.is_dir() or OBJECT_FOLDER.fullmatch(child.name) is None:
             yield shown(child.name)
             continue
         for name in sorted(path.name for path in child.iterdir()):
-            if _FILE.fullmatch(name) is None or not (child / name).is_file():
+            if OBJECT_FILE.fullmatch(name) is None or not (child / name).is_file():
                 yield shown(f"{child.name}/{name}")

@@ -78,7 +78,7 @@ class Batch:
         if self._has(found):
             return self._take(found, None)
         with writing(self._objects), self._temporary() as (path, descriptor):
-            _write(descriptor, data)
+            write_all(descriptor, data)
             _seal(descriptor, found)
         return self._take(found, path)
 
@@ -127,7 +127,7 @@ class Batch:
         with writing(self._objects), self._temporary() as (path, copy):
             for piece in _pieces(source, descriptor, before.st_size):
                 hasher.update(piece)
-                _write(copy, piece)
+                write_all(copy, piece)
             found = hasher.result()
             refuse_changed(source, before, os.fstat(descriptor), found.size)
             if self._has(found):
@@ -176,6 +176,15 @@ def corrupt(digest: str, path: Path, what: str) -> IntegrityError:
         " then run `still fsck`.",
         code="store.corrupt",
     )
+
+
+@contextmanager
+def reading_object(digest: str, path: Path) -> Iterator[None]:
+    """Turn an OSError raised while reading an object into the error of a corrupt one."""
+    try:
+        yield
+    except OSError as error:
+        raise corrupt(digest, path, f"it cannot be read ({error.strerror or error})") from error
 
 
 def vanished(digest: str) -> IntegrityError:
@@ -305,7 +314,8 @@ def _pieces(source: Path, descriptor: int, size: int) -> Iterator[memoryview]:
                 return
 
 
-def _write(descriptor: int, data: memoryview | bytes) -> None:
+def write_all(descriptor: int, data: memoryview | bytes) -> None:
+    """Write all of `data`, in as many steps as the system needs. Raises OSError."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

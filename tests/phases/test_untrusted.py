@@ -247,7 +247,10 @@ def test_tensor_sizes_agree_with_the_gguf_library() -> None:
         (gguf(entries=(entry("k", 9, struct.pack("<IQ", 0, 2**40)),)), "array of"),
         (gguf(entries=(entry("k", 9, struct.pack("<IQ", 0, 2**20)),)), "ends inside"),
         (gguf(entries=(entry("k", 9, struct.pack("<IQ", 8, 1) + b"\xff" * 8),)), "ends inside"),
-        (gguf(entries=(entry("k", 9, struct.pack("<IQ", 9, 1) * 9),)), "deep"),
+        (
+            gguf(entries=(entry("k", 9, struct.pack("<IQ", 9, 1) * 5 + struct.pack("<IQ", 0, 0)),)),
+            "deep",
+        ),
         (
             gguf((ARCHITECTURE, entry("general.alignment", 4, struct.pack("<I", 0)))),
             "alignment of 0",
@@ -264,6 +267,18 @@ def test_a_lying_gguf_file_is_refused(tmp_path: Path, data: bytes, what: str) ->
         check_gguf(tmp_path / "m.gguf")
     assert error.value.code == "gguf.malformed"
     assert "m.gguf" in error.value.message
+
+
+def test_a_header_that_never_ends_is_refused(tmp_path: Path) -> None:
+    arrays = 20
+    with (tmp_path / "m.gguf").open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, arrays))
+        for n in range(arrays):
+            file.write(entry(f"k{n}", 9, struct.pack("<IQ", 0, 1 << 24)))
+            file.seek(1 << 24, 1)  # a hole: the file takes no room
+        file.truncate()
+    with pytest.raises(UntrustedFileError, match="has a header of more than"):
+        check_gguf(tmp_path / "m.gguf")
 
 
 def test_an_endless_template_in_a_gguf_file_is_refused_by_its_length(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -122,6 +123,11 @@ def test_an_endless_template_is_stopped(template: str) -> None:
 )
 def test_a_template_that_renders_too_much_is_stopped(template: str) -> None:
     assert code_of(template) == "chat_template.too_long"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not bound address space")
+def test_memory_is_bounded_even_when_the_text_is_short() -> None:
+    assert code_of("{{ ('x' * (2 * 10**9)) | length }}") == "chat_template.too_long"
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,7 @@ def test_honest_files_are_not_taken_for_pickles(tmp_path: Path) -> None:
         "c.txt": "",
         "d.json": '{"a": 1}',
         "e.txt": "Nothing.",
+        "f.txt": "R.",
     }.items():
         (tmp_path / name).write_text(content)
     assert {path.name: find_pickle(path) for path in tmp_path.iterdir()} == dict.fromkeys(

@@ -219,7 +219,7 @@ def test_creating_a_store_twice_keeps_its_objects(store: BlobStore) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
-def test_an_endless_file_is_refused(store: BlobStore) -> None:
+def test_a_file_longer_than_it_says_is_refused(store: BlobStore) -> None:
     with pytest.raises(InputError) as error:
         store.put_file(Path("/proc/self/maps"))  # regular, and longer than the size it claims
     assert code_of(error) == "file.changed"
@@ -235,3 +235,39 @@ def test_an_object_that_vanishes_while_it_is_put_again_is_not_acknowledged(
         with pytest.raises(IntegrityError, match=ABC) as error:
             batch.commit()
     assert code_of(error) == "store.vanished"
+
+
+def test_an_object_is_never_visible_before_it_is_complete(store: BlobStore) -> None:
+    done = threading.Event()
+
+    def put_large() -> None:
+        try:
+            for _ in range(4):
+                store.put_bytes(os.urandom(8 << 20))
+        finally:
+            done.set()
+
+    writer = threading.Thread(target=put_large)
+    writer.start()
+    seen: set[str] = set()
+    while not done.is_set():
+        for digest in set(store.digests()) - seen:
+            assert store.verify(digest) == 8 << 20
+            seen.add(digest)
+    writer.join()
+    assert len(list(store.digests())) == 4
+
+
+def test_what_is_acknowledged_had_its_folders_fsynced_after_it_was_shown(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsynced: list[tuple[str, bool]] = []
+
+    def note(folder: Path) -> None:
+        fsynced.append((folder.relative_to(store.root).as_posix(), store.has(ABC)))
+
+    monkeypatch.setattr("store.staging.sync_folder", note)
+    for _ in ("new", "present"):
+        fsynced.clear()
+        store.put_bytes(b"abc")
+        assert sorted(fsynced) == [(".", True), ("64", True)]

@@ -126,3 +126,16 @@ def test_a_linked_tree_reads_like_the_folder_and_copies_nothing(
         path = tmp_path / "linked" / entry.path
         assert path.read_bytes() == (folder / entry.path).read_bytes()
         assert path.samefile(store.path(entry.digest))
+
+
+def test_a_tree_without_files_is_an_empty_folder(store: BlobStore, tmp_path: Path) -> None:
+    digest = store.put_bytes(b"stillhouse tree v1\n").digest
+    for name, take in (("copied", checkout_tree), ("linked", link_tree)):
+        take(store, digest, tmp_path / name)
+        assert list((tmp_path / name).iterdir()) == []
+
+
+def test_a_destination_with_the_longest_name_is_fine(store: BlobStore, tmp_path: Path) -> None:
+    dest = tmp_path / ("é" * 127)
+    checkout(store, store.put_bytes(b"abc").digest, "blob", dest)
+    assert dest.read_bytes() == b"abc"
