@@ -8,37 +8,46 @@ neither, so nothing is patched here; if one ever appears, the conversion fails a
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch.export import ExportedProgram
 
 from phases.mil import quiet_coremltools
-from schemas.contract import Contract
+from schemas.contract import Tensor
 from schemas.errors import PhaseError
 
 
-def convert(program: ExportedProgram, contract: Contract, folder: Path) -> Path:
+def convert(
+    program: ExportedProgram, outputs: Sequence[Tensor], *, target: str, folder: Path
+) -> Path:
     """Convert a functional program; the package is written to `folder`, which is returned.
 
-    Inputs are named and typed by the program, states by the buffers that it changes, outputs here.
+    Inputs are named and typed by the program, states by the buffers that it changes, outputs by
+    place, as given. Arithmetic becomes fp16.
     Raises PhaseError when coremltools cannot convert it.
     """
     with quiet_coremltools():
         import coremltools
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        coremltools.convert(
-            program,
-            convert_to="mlprogram",
-            minimum_deployment_target=coremltools.target[contract.target],
-            compute_precision=coremltools.precision.FLOAT16,
-            outputs=[
-                coremltools.TensorType(name=t.name, dtype=_dtype(t.dtype)) for t in contract.outputs
-            ],
-            # Without a Core ML runtime nothing can be loaded, and with one it is not needed.
-            skip_model_load=True,
-            package_dir=str(folder),
-        )
+        with warnings.catch_warnings():
+            # coremltools leaves its folder of weights to the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            coremltools.convert(
+                program,
+                convert_to="mlprogram",
+                minimum_deployment_target=coremltools.target[target],
+                compute_precision=coremltools.precision.FLOAT16,
+                # A new list: coremltools changes the lists that it is given.
+                outputs=[
+                    coremltools.TensorType(name=t.name, dtype=_dtype(t.dtype)) for t in outputs
+                ],
+                # Without a Core ML runtime nothing can be loaded, and with one it is not needed.
+                skip_model_load=True,
+                package_dir=str(folder),
+            )
     except (ValueError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
         raise PhaseError(
             f"coremltools cannot convert the graph: {error}.",

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.export import ExportedProgram
 
 from phases.contract import Context
@@ -17,6 +16,7 @@ from phases.conversion.saved import missing_writes, package_differences
 from phases.mil import Package
 from phases.static import archive
 from phases.static.interface import border, differences, of_contract, program_border
+from phases.threads import fixed
 from schemas.artifact import Kind, Product
 from schemas.contract import Contract
 from schemas.errors import PhaseError
@@ -27,28 +27,36 @@ _STEPS = 4
 
 def convert_shape(context: Context) -> tuple[Product, ...]:
     """Make the products of one conversion slot: package and report."""
-    torch.set_num_threads(int(context.params["threads"]))
-    began = time.monotonic()
-    seconds: dict[str, float] = {}
+    with fixed(int(context.params["threads"]), seed=0):
+        return _convert(context)
 
-    def step(name: str, done: int) -> None:
-        seconds[name] = round(time.monotonic() - began - sum(seconds.values()), 3)
-        context.progress(name, done, _STEPS)
+
+def _convert(context: Context) -> tuple[Product, ...]:
+    began, seconds = time.monotonic(), dict[str, float]()
+
+    def done(step: str) -> None:
+        seconds[step] = round(time.monotonic() - began - sum(seconds.values()), 3)
+        context.progress(step, len(seconds), _STEPS)
 
     contract = Contract.model_validate_json(context.one("contract").path.read_bytes())
     _check_request(context, contract)
     program = functional_program(context.one("export").path, contract)
-    step("load", 1)
-    raw = convert(program, contract, context.scratch / "raw.mlpackage")
+    done("load")
+    raw = convert(
+        program,
+        contract.outputs,
+        target=contract.target,
+        folder=context.scratch / "raw.mlpackage",
+    )
     del program
-    step("convert", 2)
+    done("convert")
     saved = canonicalise(raw, context.scratch / f"{contract.mode}-{contract.length}.mlpackage")
-    step("save", 3)
+    done("save")
     package = Package.open(saved)
     found = package_differences(package, contract)
     silent = missing_writes(package, contract)
     demand_same("package", (*found, *(f"state {name} is never written" for name in silent)))
-    step("read back", 4)
+    done("read back")
     return _publish(context, saved, package, (len(found), len(silent)), seconds)
 
 
@@ -57,8 +65,7 @@ def functional_program(path: Path, contract: Contract) -> ExportedProgram:
 
     Raises PhaseError when it is not what the contract says.
     """
-    # An empty table: the fused attention and the linear operations stay whole.
-    program: ExportedProgram = archive.load(path).run_decompositions({})
+    program = archive.functional(archive.load(path))
     found = program_border(program, [t.name for t in contract.outputs])
     demand_same("graph", differences(found, border(of_contract(contract))))
     return program

@@ -28,6 +28,7 @@ from phases.static import archive
 from phases.static.graphs import StaticDecode, StaticPrefill
 from phases.static.interface import CONVENTIONS, Interface, Mode, promised
 from phases.student import Student, StudentConfig, load_checkpoint
+from phases.threads import fixed
 from schemas import canonical
 from schemas.artifact import Kind, Product
 from schemas.contract import Architecture, Contract, ShapeStatus, Tensor
@@ -65,21 +66,6 @@ class _Shape:
         return self.length if self.mode == "prefill" else min(self.length, DECODE_TOKENS)
 
 
-class _Steps:
-    """Tells how far the work is, and keeps how long each step took."""
-
-    def __init__(self, context: Context) -> None:
-        self._progress = context.progress
-        self._last = time.monotonic()
-        self.seconds: dict[str, float] = {}
-
-    def done(self, name: str) -> None:
-        now = time.monotonic()
-        self.seconds[name] = round(now - self._last, 3)
-        self._last = now
-        self._progress(name, len(self.seconds), _STEPS)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Done:
     """What an export came to, ready to be published."""
@@ -94,12 +80,17 @@ class _Done:
 
 def export_shape(context: Context) -> tuple[Product, ...]:
     """Make the products of one export slot: graph, contract, report."""
-    torch.set_num_threads(int(context.params["threads"]))
-    return _publish(context, _export(context))
+    with fixed(int(context.params["threads"]), seed=0):
+        return _publish(context, _export(context))
 
 
 def _export(context: Context) -> _Done:
-    steps = _Steps(context)
+    began, seconds = time.monotonic(), dict[str, float]()
+
+    def done(step: str) -> None:
+        seconds[step] = round(time.monotonic() - began - sum(seconds.values()), 3)
+        context.progress(step, len(seconds), _STEPS)
+
     folder = context.one("checkpoint").path
     student, config = load_checkpoint(folder)
     shape = _shape(context.params, config)
@@ -107,25 +98,25 @@ def _export(context: Context) -> _Done:
     golden = golden_tokens(
         folder / "tokenizer.json", vocab_size=config.vocab_size, length=shape.golden_length
     )
-    steps.done("load")
+    done("load")
     measured = _measure(student, graph, golden)
     demand(measured.figures)
-    steps.done("check")
+    done("check")
     program = archive.export(graph, _example(shape.interface))
-    steps.done("export")
+    done("export")
     path = archive.save(program, context.scratch)
     del program
-    steps.done("save")
+    done("save")
     max_abs = measure_archive(archive.load(path), graph, golden.ids)
     demand({"archive.max_abs": max_abs})
-    steps.done("compare")
+    done("compare")
     return _Done(
         shape=shape,
         path=path,
         golden=golden,
         measured=measured,
         archive_max_abs=max_abs,
-        seconds=steps.seconds,
+        seconds=seconds,
     )
 
 

@@ -11,6 +11,7 @@ phases/worker.py; the bytes are those of the recorded digest.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -44,3 +45,15 @@ def load(path: Path) -> ExportedProgram:
     """Read an archive that a recorded run made, whatever its file is called."""
     with path.open("rb") as opened:
         return torch.export.load(opened)
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """Rewrite a program without mutation: what it changes becomes what it returns.
+
+    With an empty table: the fused attention and the linear operations stay whole.
+    """
+    with warnings.catch_warnings():
+        # torch 2.13 copies a deprecated class of its own.
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        rewritten: ExportedProgram = program.run_decompositions({})
+    return rewritten

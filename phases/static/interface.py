@@ -107,7 +107,7 @@ def border(interface: Interface) -> Border:
 
 
 def program_border(program: ExportedProgram, output_names: Sequence[str]) -> Border:
-    """Spell what a functional program (`run_decompositions`) takes, gives and changes.
+    """Spell what a functional program (`archive.functional`) takes, gives and changes.
 
     A program's outputs have no names of their own; they get `output_names` by place.
     """
