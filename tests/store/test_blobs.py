@@ -237,25 +237,13 @@ def test_an_object_that_vanishes_while_it_is_put_again_is_not_acknowledged(
     assert code_of(error) == "store.vanished"
 
 
-def test_an_object_is_never_visible_before_it_is_complete(store: BlobStore) -> None:
-    done = threading.Event()
-
-    def put_large() -> None:
-        try:
-            for _ in range(4):
-                store.put_bytes(os.urandom(8 << 20))
-        finally:
-            done.set()
-
-    writer = threading.Thread(target=put_large)
-    writer.start()
-    seen: set[str] = set()
-    while not done.is_set():
-        for digest in set(store.digests()) - seen:
-            assert store.verify(digest) == 8 << 20
-            seen.add(digest)
-    writer.join()
-    assert len(list(store.digests())) == 4
+def test_an_object_is_shown_by_a_rename_and_so_never_in_part(store: BlobStore) -> None:
+    with store.batch() as batch:
+        batch.add_bytes(b"abc")
+        (copy,) = (store.root / "tmp").glob("*/*")
+        inode = copy.stat().st_ino
+        batch.commit()
+    assert store.path(ABC).stat().st_ino == inode
 
 
 def test_what_is_acknowledged_had_its_folders_fsynced_after_it_was_shown(
