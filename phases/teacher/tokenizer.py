@@ -1,0 +1,136 @@
+"""Text and chats to tokens, from the files of a model folder.
+
+Rules: only `tokenizer.json` and JSON settings are read, never a pickled or coded tokenizer; the
+chat template is a program by a stranger, so phases/untrusted renders it, in a sandbox with a time
+limit; special tokens come from the template alone, none are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from phases.untrusted import render_chats
+from schemas import canonical
+from schemas.canonical import Json
+from schemas.digest import Digest
+from schemas.errors import PhaseError, UntrustedFileError
+from store.durable import reading
+from store.hashing import hash_file
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_TEMPLATE_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+"""Settings that chat templates may name."""
+
+
+class ChatTokenizer:
+    """A tokenizer with its chat template."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, digest: Digest, settings: Json, eos_ids: Sequence[int]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self.digest = digest
+        """Of tokenizer.json."""
+        self.eos_ids = frozenset(eos_ids)
+        """Every token that ends an answer."""
+        self.eos_token_id = eos_ids[0]
+        """The one that ends an answer in training."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a checked model folder's tokenizer.
+
+        Raises UntrustedFileError when a file is malformed, PhaseError when there is no EOS token.
+        """
+        from tokenizers import Tokenizer
+
+        path = folder / "tokenizer.json"
+        with reading(path):
+            text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # the Rust library raises nothing narrower
+            raise UntrustedFileError(
+                f"The teacher's tokenizer.json cannot be read: {error}.",
+                remedy="Give a folder with the tokenizer.json of the `tokenizers` library.",
+                code="teacher.bad_tokenizer",
+            ) from error
+        settings = _settings(folder)
+        return cls(
+            tokenizer,
+            digest=hash_file(path).digest,
+            settings=settings,
+            eos_ids=_eos_ids(folder, settings, tokenizer),
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`; special tokens are recognised, none are added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of `token_ids`, special tokens included."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+        return text
+
+    def render(self, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
+        """Each chat as the text after which the assistant answers.
+
+        Raises UntrustedFileError when the template fails or takes too long, PhaseError when there
+        is none.
+        """
+        template = self._settings.get("chat_template")
+        if not isinstance(template, str):
+            raise PhaseError(
+                "The teacher has no chat template.",
+                remedy="Use a chat model, or add chat_template.jinja to its folder.",
+                code="teacher.no_template",
+            )
+        variables = {name: _token(self._settings.get(name)) for name in _TEMPLATE_TOKENS}
+        return render_chats(template, chats, variables={n: t for n, t in variables.items() if t})
+
+
+def _settings(folder: Path) -> Json:
+    """`tokenizer_config.json`, with the template of `chat_template.jinja` when that is there."""
+    settings = _read_json(folder / "tokenizer_config.json")
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        with reading(template):
+            settings["chat_template"] = template.read_text(encoding="utf-8", errors="replace")
+    return settings
+
+
+def _eos_ids(folder: Path, settings: Json, tokenizer: Tokenizer) -> list[int]:
+    """The tokenizer's own EOS first, then every other one that the model's settings name."""
+    own = tokenizer.token_to_id(_token(settings.get("eos_token")) or "")
+    found = [] if own is None else [own]
+    for name in ("generation_config.json", "config.json"):
+        stated = _read_json(folder / name).get("eos_token_id")
+        found += stated if isinstance(stated, list) else [stated]
+    ids = [i for i in dict.fromkeys(found) if isinstance(i, int)]
+    if not ids:
+        raise PhaseError(
+            "The teacher names no EOS token, so an answer could not end.",
+            remedy="Set eos_token in its tokenizer_config.json, or eos_token_id in config.json.",
+            code="teacher.no_eos",
+        )
+    return ids
+
+
+def _token(setting: object) -> str | None:
+    """A special token's text: settings hold it plain or as `{"content": …}`."""
+    if isinstance(setting, Mapping):
+        setting = setting.get("content")
+    return setting if isinstance(setting, str) else None
+
+
+def _read_json(path: Path) -> Json:
+    if not path.is_file():
+        return {}
+    with reading(path):
+        return canonical.decode(path.read_bytes())
