@@ -320,9 +320,9 @@ def _limits(
     yield "This release is not signed: its bytes can be checked, not who made it."
     for check in not_run:
         yield f"{check} was not run where this release was made, so nothing rests on it."
-    for gate in gates:
-        if gate.verdict is not Verdict.PASS:
-            yield _shortcoming(gate, request)
+    yield from dict.fromkeys(
+        _shortcoming(gate, request, gates) for gate in gates if gate.verdict is not Verdict.PASS
+    )
     for shape in shapes:
         if shape.status != "released":
             yield f"{shape.mode}-{shape.length} is not released ({shape.status}): {shape.reason}."
@@ -333,8 +333,11 @@ def _limits(
             yield f"The {a.kind} {a.digest[:SHORT]} was published by hand: no run here made it."
 
 
-def _shortcoming(gate: GateRow, request: Request) -> str:
-    where = f"{gate.gate} ({gate.slot})"
+def _shortcoming(gate: GateRow, request: Request, gates: Sequence[GateRow]) -> str:
+    """One sentence for all slots on which a gate said the same."""
+    alike = (gate.gate, gate.verdict, gate.waiver)
+    slots = [g.slot for g in gates if (g.gate, g.verdict, g.waiver) == alike]
+    where = f"{gate.gate} ({', '.join(slots)})"
     if gate.waiver is not None:
         waiver = gate.waiver
         return (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phases.deployment import SPEC, seal, slots
+from phases.deployment import SPEC, run, seal, slots
 from phases.deployment.assembly import assemble
 from phases.deployment.request import Request, eos_of
 from phases.deployment.verify import verify_folder
@@ -255,6 +255,21 @@ def test_a_manifest_read_back_has_the_same_bytes() -> None:
 
 def test_imported_checkpoints_are_told_as_such() -> None:
     assert any("checkpoint" in t and "by hand" in t for t in assembled().limits)
+
+
+def test_what_several_slots_have_in_common_is_said_once() -> None:
+    rows = verdicts()
+    for slot in ("verification/prefill-8", "verification/decode-8"):
+        rows.append(a_verdict("evaluation.speed", slot, CHECKPOINT, verdict="not_run"))
+    told = [t for t in assembled(rows).limits if t.startswith("evaluation.speed")]
+    assert len(told) == 1
+    assert "verification/prefill-8" in told[0]
+    assert told[0].endswith("did not pass (not_run); tier_2 does not require it.")
+
+
+def test_a_run_without_a_ledger_is_a_mistake_of_the_program(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ledger"):
+        run(a_context(tmp_path))
 
 
 def test_eos_is_collected_from_numbers_and_lists() -> None:
