@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from schemas.errors import InputError
+
 VERBS = {
     "init": "cli.health",
     "publish": "cli.publish",
@@ -45,6 +47,7 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises whatever StillError the command meets; usage errors are told here and give 2.
     """
+    _require_utf8(arguments)
     given = _registry_first(arguments)
     named = next(iter(given[2:] if given[:1] == [_REGISTRY] else given), "")
     verbs = (named,) if named in VERBS else VERBS
@@ -104,6 +107,19 @@ def _version() -> None:
 
     typer.echo(f"still {VERSION}")
     raise typer.Exit
+
+
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Nothing that the ledger could not hold gets past here, be it a path, a name or a reason."""
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"The argument {word!a} is not UTF-8.",
+                remedy="Rename the file, or spell it in UTF-8; nothing was recorded.",
+                code="usage.not_utf8",
+            ) from error
 
 
 def _registry_first(arguments: Sequence[str]) -> list[str]:

@@ -39,6 +39,6 @@ def read_config(home: Home) -> Config:
         detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise InputError(
             f"{home.config} can not be used: {detail}.",
-            remedy="Mend it; what it may say is in docs/design.md and in a fresh `still init`.",
+            remedy="Mend that line, or delete it; a fresh `still init` explains every limit.",
             code="config.invalid",
         ) from error

@@ -8,6 +8,7 @@ not what was recorded), 2 bad usage or input, 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cli.app import run  # typer costs 90 ms: only from here on
     from schemas.errors import StillError
 
+    _escape_what_cannot_be_written()
     try:
         code = run(given)
         sys.stdout.flush()
@@ -36,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:  # noqa: BLE001  # the rim: nothing is swallowed, the traceback is printed
         return _internal()
     return code
+
+
+def _escape_what_cannot_be_written() -> None:
+    """Names that are not UTF-8 shall be shown escaped (in JSON too), not end the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _version() -> int:

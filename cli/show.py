@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _LOG_LINES = 40
 """The end of a run's log that is shown."""
+_CELL = 200
+"""Characters of a value that are shown at a terminal."""
 
 
 def show(context: typer.Context, ref: Ref, *, as_json: Json = False) -> None:
@@ -113,7 +115,11 @@ def _show_metric(metric: dict[str, Any]) -> None:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A value in one cell; at a terminal cut where it would fill the screen."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) <= _CELL or not render.at_terminal():
+        return text
+    return f"{text[:_CELL]}… ({len(text)} characters; --json shows all)"
 
 
 def _children(state: State, digest: Digest) -> list[Digest]:

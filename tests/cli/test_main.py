@@ -166,3 +166,14 @@ def test_ctrl_c_ends_with_130(still: Still, home: Home, monkeypatch: pytest.Monk
     monkeypatch.setattr("cli.arguments.open_registry", interrupted)
     assert still("ls").code == 130
     assert home.exists
+
+
+def test_an_argument_that_is_not_utf8_is_bad_input_and_nothing_is_stored(
+    still: Still, home: Home, place: Path
+) -> None:
+    name = os.fsdecode(b"odd-\xff.txt")
+    (place / name).write_bytes(b"x")
+    answer = still("publish", place / name, "--kind", "source")
+    assert answer.code == 2
+    assert "is not UTF-8" in answer.err
+    assert [p.name for p in home.objects.iterdir()] == ["tmp"]

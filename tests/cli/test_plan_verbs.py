@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -295,3 +298,27 @@ def test_a_recipe_that_is_not_there_or_wrong_is_bad_input(still: Still, place: P
     (place / "odd.toml").write_text('name = "x"\nflavour = 3\n', encoding="utf-8")
     assert still("run", "odd.toml").code == 2
     assert still("log").out == ""
+
+
+@pytest.mark.usefixtures("workers")
+def test_ctrl_c_stops_the_worker_so_that_the_next_run_can_go_on(
+    recorder: Recorder, policy: Path, place: Path
+) -> None:
+    plan = recorder.plan(policy, export={"prefill": [8], "primary": 8})
+    command = [sys.executable, "-m", "cli.main", "run", plan]
+    process = subprocess.Popen(
+        command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("run.started"):
+            process.send_signal(signal.SIGINT)
+            break
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on from what is recorded" in said
+    reactor = recorder.session.reactor()
+    with reactor.advancing() as mine:
+        assert mine
+        reactor.tick(())  # what the next command does first
+    assert [run.status for run in reactor.state.runs.values()] == ["abandoned"]
