@@ -26,7 +26,6 @@ _READING = frozenset({"SELECT", "EXPLAIN"})
 
 _SEALS = (
     "SET enable_external_access = false",
-    "SET python_enable_replacements = false",
     "SET lock_configuration = true",
 )
 

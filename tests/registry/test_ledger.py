@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from registry import logfile
 from registry.ledger import Ledger, LedgerReader
 from schemas.artifact import Kind
 from schemas.errors import InputError, IntegrityError
@@ -189,7 +190,7 @@ def test_a_reader_waits_for_the_whole_batch(ledger: Ledger, path: Path) -> None:
     events = ledger.append([published(1), published(2), published(3)])
     whole = path.read_bytes()
     reader = LedgerReader(path)
-    for cut in range(len(whole)):
+    for cut in range(0, len(whole), 11):
         path.write_bytes(whole[:cut])
         assert reader.new_events() == ()
     path.write_bytes(whole)
@@ -298,6 +299,63 @@ def test_a_removed_or_exchanged_line_is_found(ledger: Ledger, path: Path) -> Non
         with pytest.raises(IntegrityError) as caught:
             list(ledger.read())
         assert caught.value.code == "ledger.broken"
+
+
+def rechain(path: Path, *changes: tuple[int, bytes, bytes]) -> None:
+    """Change events and make every hash right again, as a forger would.
+
+    Each change: event, what, by what.
+    """
+    forged, prev = [], GENESIS.encode()
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        body = line[65:]
+        start = body.rindex(b'"prev":"') + 8
+        body = body[:start] + prev + body[start + 64 :]
+        for event, old, new in changes:
+            if event == number:
+                assert old in body
+                body = body.replace(old, new)
+        prev = hashlib.sha256(body).hexdigest().encode()
+        forged.append(prev + b"\t" + body + b"\n")
+    path.write_bytes(b"".join(forged))
+
+
+@pytest.mark.parametrize(
+    ("change", "at", "reason"),
+    [
+        ((1, b'"seq":1,', b'"seq":2,'), 1, "numbered 2"),
+        ((3, b'"seq":3,', b'"seq":4,'), 3, "numbered 4"),
+        ((1, b'"prev":"0', b'"prev":"1'), 1, "does not follow"),
+        ((2, b'"batch":"1/2"', b'"batch":"1/1"'), 3, "incomplete"),
+        ((3, b'"batch":"2/2"', b'"batch":"2/3"'), 3, "incomplete"),
+        ((3, b'"batch":"2/2"', b'"batch":"1/1"'), 3, "incomplete"),
+    ],
+)
+def test_a_forged_chain_that_does_not_count_or_link_is_refused(
+    ledger: Ledger, path: Path, change: tuple[int, bytes, bytes], at: int, reason: str
+) -> None:
+    ledger.append([published(1)])
+    ledger.append([published(2), published(3)])
+    ledger.append([published(4)])
+    rechain(path)
+    assert ledger.audit().fault is None
+    rechain(path, change)
+    with pytest.raises(IntegrityError, match=rf"event {at} .*{reason}"):
+        list(ledger.read())
+
+
+def test_a_reader_that_met_a_bad_event_does_not_skip_what_came_before(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "BLOCK", 100)  # an event a block
+    ledger.append([published(1)])
+    ledger.append([published(2)])
+    rechain(path, (2, b'"user":"ada"', b'"user":1234'))
+    reader = LedgerReader(path)
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match=r"event 2 .* not an event"):
+            reader.new_events()
+    assert reader.position.seq == 0
 
 
 @pytest.mark.parametrize(

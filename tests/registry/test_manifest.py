@@ -149,11 +149,17 @@ def test_a_run_is_told_as_the_attempt_that_succeeded(ledger: Ledger) -> None:
     assert (run.environment, run.tools, run.phase_version) == (ENVIRONMENT, {"torch": "2.13.0"}, 3)
 
 
-def test_what_a_run_made_is_not_made_less_by_importing_it(ledger: Ledger) -> None:
-    ledger.append([published(CHECKPOINT, Kind.CHECKPOINT), published(DATASET, Kind.DATASET)])
-    before = ask(ledger, CHECKPOINT)
-    assert before.artifacts[-1].origin == "run"
-    assert before.artifacts[3].seq == 4
+def test_what_a_run_made_is_not_made_less_by_importing_it(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "events.log", lambda: NOON, Actor(user="ada", host="h"))
+    imports: list[Payload] = [
+        published(CHECKPOINT, Kind.CHECKPOINT),
+        published(DATASET, Kind.DATASET),
+    ]
+    for batch in (imports, *story(), imports):
+        ledger.append(batch)
+    origins = {a.digest: (a.origin, a.seq) for a in ask(ledger, CHECKPOINT).artifacts}
+    assert origins[CHECKPOINT] == ("run", 11)
+    assert origins[DATASET] == ("imported", 2)
 
 
 def test_failures_are_of_slots_that_nothing_fills_now(ledger: Ledger) -> None:

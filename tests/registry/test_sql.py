@@ -152,6 +152,13 @@ def test_the_seal_alone_keeps_other_files_out(
     assert contents(folder) == before
 
 
+def test_the_seal_cannot_be_lifted(projection: Projection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.sql._require_reading", lambda *_: None)
+    for setting in ("threads = 1", "enable_external_access = true", "lock_configuration = false"):
+        with pytest.raises(InputError, match="lock"):
+            projection.query(f"SET {setting}")
+
+
 def test_an_endless_question_is_stopped(projection: Projection) -> None:
     endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT sum(n) FROM t"
     with pytest.raises(InputError, match="stopped") as caught:
