@@ -1,31 +1,18 @@
 """Phase 8: a release, assembled by query over lineage and gates.
 
 Owns the release tree of docs/design.md. What the manifest says is a pure function of recorded facts
-(`assembly.py`); this module gathers them, lays the files out and stores the folder. The run's key
-holds the verdict and waiver rows that the decision read, so another verdict is another release.
+(`assembly.py`); `work.py` gathers them, lays the files out (`folder.py`) and stores the folder;
+`verify.py` checks such a folder wherever it went. The run's key holds the verdict and waiver rows
+that the decision read, so another verdict is another release.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
-from pathlib import Path
-from typing import Protocol
-
 from phases.contract import Context
-from phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG, assemble
-from phases.deployment.folder import checkpoint_of, graphs_of, lay_out
-from phases.deployment.request import Request, shapes_of_export
-from registry.manifest import ReleaseRows, release_rows
-from registry.projection import Projection
-from schemas import canonical
+from phases.deployment.shapes import shapes_of_export
 from schemas.artifact import Kind, Product
-from schemas.digest import Digest
 from schemas.plan import Made, Need, PhaseSpec, Slot
 from schemas.recipe import Recipe
-from schemas.release import Manifest, RuntimeConfig
-from store.durable import writing
-from store.hashing import hash_bytes
 
 
 def slots(recipe: Recipe) -> tuple[Slot, ...]:
@@ -74,72 +61,6 @@ SPEC = PhaseSpec(
 
 def run(context: Context) -> tuple[Product, ...]:
     """Assemble the release and store it. Raises PhaseError when a required gate is closed."""
-    if context.registry is None:
-        raise ValueError("a release is a query over the ledger, and there is none")
-    home = context.registry
-    return seal(context, partial(release_rows, Projection(home.projection, home.log)))
+    from phases.deployment.work import release
 
-
-class Query(Protocol):
-    """The ledger, as a release asks it (registry/manifest.py)."""
-
-    def __call__(
-        self, *, plan: Digest, policy: Digest, roots: Iterable[Digest], events: Iterable[int]
-    ) -> ReleaseRows:
-        """What stands behind `roots`, and behind `events` besides."""
-        ...
-
-
-def seal(context: Context, query: Query) -> tuple[Product, ...]:
-    """Assemble the release from what `query` answers, and store it."""
-    request = Request.model_validate(dict(context.params))
-    graphs = graphs_of(context, request)
-    checkpoint = checkpoint_of(context.one("checkpoint"))
-    facts = query(
-        plan=request.plan,
-        policy=request.policy,
-        roots=_roots(context, request),
-        events=_events(request),
-    )
-    folder = context.scratch / "release"
-    files = lay_out(context, graphs, folder)
-    manifest, config = assemble(request, graphs, checkpoint, files, facts)
-    return (_store(context, folder, manifest, config),)
-
-
-def _roots(context: Context, request: Request) -> tuple[Digest, ...]:
-    """What is released, and the evidence of every verdict: the ends of the lineage to tell."""
-    inputs = {i.digest for given in context.inputs.values() for i in given}
-    evidence = {row.evidence for row in request.verdicts if row.evidence}
-    return tuple(sorted(inputs | evidence | {request.plan, request.policy}))
-
-
-def _events(request: Request) -> tuple[int, ...]:
-    """Sequence numbers of the verdicts and waivers that the decision read."""
-    verdicts = [row.seq for row in request.verdicts if row.seq is not None]
-    waivers = [row.waiver.seq for row in request.verdicts if row.waiver is not None]
-    return tuple(sorted({*verdicts, *waivers}))
-
-
-def _store(context: Context, folder: Path, manifest: Manifest, config: RuntimeConfig) -> Product:
-    """Write the two documents, store the folder, and describe it."""
-    encoded = canonical.encode(manifest.to_json())
-    with writing(folder):
-        (folder / RUNTIME_CONFIG).write_bytes(canonical.encode(config.to_json()))
-        (folder / MANIFEST).write_bytes(encoded)
-    own = hash_bytes(encoded, sha256=True)
-    facts = {
-        "name": manifest.name,
-        "tier": str(manifest.tier),
-        "plan": manifest.plan,
-        "policy": manifest.policy,
-        "depends_on": manifest.depends_on.seq,
-        "manifest": own.digest,
-        "manifest_sha256": own.sha256,
-        "shapes": {f"{s.mode}-{s.length}": s.status for s in manifest.shapes},
-        "capabilities": [c.name for c in manifest.capabilities],
-        "not_run": list(manifest.not_run),
-    }
-    return context.tree(
-        "release", Kind.RELEASE, folder, name=manifest.name, facts=facts, sha256=True
-    )
+    return (release(context),)

@@ -4,51 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from phases.deployment.shapes import Shape, shapes_of
 from schemas.contract import Contract
 from schemas.digest import Digest
 from schemas.policy import CheckResult, Tier, Verdict
-from schemas.recipe import DeploymentSection, ExportSection
+from schemas.recipe import DeploymentSection
 from schemas.release import WaiverRow
 from schemas.value import Value
-
-Mode = Literal["prefill", "decode"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """One graph that the recipe asks for."""
-
-    mode: Mode
-    length: int
-    primary: bool
-    """The prefill length that must work."""
-
-    @property
-    def id(self) -> str:
-        """`prefill-128`, `decode-128`: the variant part of slot ids."""
-        return f"{self.mode}-{self.length}"
-
-    @property
-    def optional(self) -> bool:
-        """Whether the release can do without it."""
-        return self.mode == "prefill" and not self.primary
-
-
-def shapes_of(
-    prefill: tuple[int, ...], primary: int, decode_capacity: int | None
-) -> tuple[Shape, ...]:
-    """Every graph: prefill lengths ascending, then decode."""
-    found = [Shape(mode="prefill", length=T, primary=primary == T) for T in sorted(prefill)]
-    if decode_capacity is not None:
-        found.append(Shape(mode="decode", length=decode_capacity, primary=False))
-    return tuple(found)
-
-
-def shapes_of_export(section: ExportSection) -> tuple[Shape, ...]:
-    """Every graph of a recipe's export section."""
-    return shapes_of(section.prefill, section.primary, section.decode_capacity)
 
 
 class VerdictRow(Value):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phases.deployment import SPEC, run, seal, slots
+from phases.deployment import SPEC, run, slots
 from phases.deployment.assembly import assemble
 from phases.deployment.request import Request, eos_of
 from phases.deployment.verify import verify_folder
+from phases.deployment.work import seal
 from registry.manifest import ReleaseRows
 from schemas import canonical
 from schemas.errors import PhaseError
@@ -267,6 +270,14 @@ def test_what_several_slots_have_in_common_is_said_once() -> None:
     assert told[0].endswith("did not pass (not_run); tier_2 does not require it.")
 
 
+def test_importing_the_phase_loads_neither_its_work_nor_the_registry() -> None:
+    code = (
+        "import sys, phases.deployment as d; "
+        "assert not {'registry.projection', 'phases.deployment.work', 'blake3'} & set(sys.modules)"
+    )
+    subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2], check=True)
+
+
 def test_a_run_without_a_ledger_is_a_mistake_of_the_program(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ledger"):
         run(a_context(tmp_path))
@@ -285,7 +296,7 @@ def test_eos_is_collected_from_numbers_and_lists() -> None:
 
 def test_a_run_seals_a_folder_that_verifies(tmp_path: Path) -> None:
     ledger = Ledger(the_facts())
-    (release,) = seal(a_context(tmp_path), ledger)
+    release = seal(a_context(tmp_path), ledger)
     folder = tmp_path / "work" / "release"
     assert verify_folder(folder).ok
     assert release.facts["depends_on"] == 95
@@ -303,7 +314,7 @@ def test_a_run_seals_a_folder_that_verifies(tmp_path: Path) -> None:
 
 def test_two_runs_give_one_digest(tmp_path: Path) -> None:
     places = [tmp_path / name for name in ("one", "two")]
-    releases = [seal(a_context(place), Ledger(the_facts()))[0] for place in places]
+    releases = [seal(a_context(place), Ledger(the_facts())) for place in places]
     assert releases[0].digest == releases[1].digest
 
 

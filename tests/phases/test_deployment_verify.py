@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from phases.deployment import seal
 from phases.deployment.verify import verify_folder
+from phases.deployment.work import seal
 from schemas import canonical
 from schemas.errors import InputError, UntrustedFileError
 

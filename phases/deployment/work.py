@@ -1,0 +1,101 @@
+"""The release, step by step.
+
+1. read the request: shapes, tier, verdicts; and the contracts of the shapes that arrived;
+2. ask the ledger what stands behind them, and behind every verdict's evidence;
+3. lay the files out, hashing each;
+4. assemble manifest and runtime config from these facts alone;
+5. store the folder as one tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from phases.contract import Context
+from phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG, assemble
+from phases.deployment.folder import checkpoint_of, graphs_of, lay_out
+from phases.deployment.request import Request
+from registry.manifest import ReleaseRows, release_rows
+from registry.projection import Projection
+from schemas import canonical
+from schemas.artifact import Kind, Product
+from schemas.digest import Digest
+from schemas.release import Manifest, RuntimeConfig
+from store.durable import writing
+from store.hashing import hash_bytes
+
+
+class Query(Protocol):
+    """The ledger, as a release asks it (registry/manifest.py)."""
+
+    def __call__(
+        self, *, plan: Digest, policy: Digest, roots: Iterable[Digest], events: Iterable[int]
+    ) -> ReleaseRows:
+        """What stands behind `roots`, and behind `events` besides."""
+        ...
+
+
+def release(context: Context) -> Product:
+    """Assemble the release from the registry's ledger. Raises PhaseError, BusyError."""
+    if context.registry is None:
+        raise ValueError("a release is a query over the ledger, and there is none")
+    home = context.registry
+    return seal(context, partial(release_rows, Projection(home.projection, home.log)))
+
+
+def seal(context: Context, query: Query) -> Product:
+    """Assemble the release from what `query` answers, and store it."""
+    request = Request.model_validate(dict(context.params))
+    graphs = graphs_of(context, request)
+    checkpoint = checkpoint_of(context.one("checkpoint"))
+    facts = query(
+        plan=request.plan,
+        policy=request.policy,
+        roots=_roots(context, request),
+        events=_events(request),
+    )
+    folder = context.scratch / "release"
+    files = lay_out(context, graphs, folder)
+    manifest, config = assemble(request, graphs, checkpoint, files, facts)
+    return _store(context, folder, manifest, config)
+
+
+def _roots(context: Context, request: Request) -> tuple[Digest, ...]:
+    """What is released, and the evidence of every verdict: the ends of the lineage to tell."""
+    inputs = {i.digest for given in context.inputs.values() for i in given}
+    evidence = {row.evidence for row in request.verdicts if row.evidence}
+    return tuple(sorted(inputs | evidence | {request.plan, request.policy}))
+
+
+def _events(request: Request) -> tuple[int, ...]:
+    """Sequence numbers of the verdicts and waivers that the decision read."""
+    verdicts = [row.seq for row in request.verdicts if row.seq is not None]
+    waivers = [row.waiver.seq for row in request.verdicts if row.waiver is not None]
+    return tuple(sorted({*verdicts, *waivers}))
+
+
+def _store(context: Context, folder: Path, manifest: Manifest, config: RuntimeConfig) -> Product:
+    """Write the two documents, store the folder, and describe it."""
+    encoded = canonical.encode(manifest.to_json())
+    with writing(folder):
+        (folder / RUNTIME_CONFIG).write_bytes(canonical.encode(config.to_json()))
+        (folder / MANIFEST).write_bytes(encoded)
+    own = hash_bytes(encoded, sha256=True)
+    facts = {
+        "name": manifest.name,
+        "tier": str(manifest.tier),
+        "plan": manifest.plan,
+        "policy": manifest.policy,
+        "depends_on": manifest.depends_on.seq,
+        "manifest": own.digest,
+        "manifest_sha256": own.sha256,
+        "shapes": {f"{s.mode}-{s.length}": s.status for s in manifest.shapes},
+        "capabilities": [c.name for c in manifest.capabilities],
+        "not_run": list(manifest.not_run),
+    }
+    return context.tree(
+        "release", Kind.RELEASE, folder, name=manifest.name, facts=facts, sha256=True
+    )
