@@ -31,7 +31,7 @@ _DIGEST = re.compile(DIGEST_PATTERN)
 
 def is_digest(text: str) -> bool:
     """Whether `text` is a complete digest."""
-    return _DIGEST.match(text) is not None
+    return _DIGEST.fullmatch(text) is not None
 
 
 def key_of(digest: str) -> str:
