@@ -2,8 +2,8 @@
 
 Before: parity with the checkpoint, causality, and prefill ≡ decode. They are measured on `compute`,
 the graph without the fp16 rounding of its edges, so that a real fault is not lost in rounding;
-prefill ≡ decode keeps its state in fp16, as the device will. After: the saved archive against the
-graph, with the rounding.
+what a state in fp16 costs is a figure of its own. After: the saved archive against the graph, with
+the rounding.
 
 All figures are in units of logits (keys and values for causality too).
 """
@@ -24,11 +24,13 @@ from schemas.errors import PhaseError
 TOLERANCES = {
     "parity.max_abs": 1e-2,
     "causality.max_abs_change": 1e-4,
-    "prefill_decode.max_abs": 2.5e-1,
+    "prefill_decode.max_abs": 1e-2,
+    "prefill_decode.fp16_state_max_abs": 2.5e-1,
     "archive.max_abs": 5e-2,
 }
-"""Parity: fp32 against fp32 in another order of operations. Causality: 0, but for the order in
-which a matrix product may sum. Prefill ≡ decode: a state in fp16. Archive: one fp16 step at 64."""
+"""Parity and prefill ≡ decode: fp32 against fp32 in another order of operations (6e-5 measured on
+SmolLM2-135M). Causality: 0, but for the order in which a matrix product may sum. A state in fp16:
+2.4e-2 measured there. Archive: one fp16 step at 64; 0 measured."""
 
 DECODE_TOKENS = 16
 """Tokens that a decode graph is checked with, or its capacity when that is less."""
@@ -59,19 +61,22 @@ def measure_decode(student: Student, graph: StaticDecode, ids: Sequence[int]) ->
     """Parity, causality and prefill ≡ decode of a decode graph, token by token."""
     with torch.inference_mode():
         reference = _checkpoint(student, ids)
-        empty = torch.zeros_like(graph.k_cache), torch.zeros_like(graph.v_cache)
-        wide = empty[0].float(), empty[1].float()
-        figures = _parity(_decode(graph, ids, 0, wide), reference)
         prefill = StaticPrefill(graph.architecture, student.state_dict(), len(ids))
-        whole = prefill.compute(_row(ids))
+        whole, *made = prefill.compute(_row(ids))
+        narrow = torch.zeros_like(graph.k_cache), torch.zeros_like(graph.v_cache)
+        empty = narrow[0].float(), narrow[1].float()
         half = len(ids) // 2
-        handed = _decode(graph, ids, half, _filled(empty, whole[1:], half, 0.0))
-        stale = _decode(graph, ids, half, _filled(empty, whole[1:], half, _JUNK))
-        figures["prefill_decode.max_abs"] = max(
-            _max_abs(_decode(graph, ids, 0, empty), whole[0][0]),
-            _max_abs(handed, whole[0][0, half:]),
-        )
-        figures["causality.max_abs_change"] = _max_abs(handed, stale)
+        stepped = _decode(graph, ids, 0, empty)
+        handed = _decode(graph, ids, half, _filled(empty, made, half, 0.0))
+        stale = _decode(graph, ids, half, _filled(empty, made, half, _JUNK))
+        figures = {
+            **_parity(stepped, reference),
+            "causality.max_abs_change": _max_abs(handed, stale),
+            "prefill_decode.max_abs": max(
+                _max_abs(stepped, whole[0]), _max_abs(handed, whole[0, half:])
+            ),
+            "prefill_decode.fp16_state_max_abs": _max_abs(_decode(graph, ids, 0, narrow), whole[0]),
+        }
     return Measured(figures=figures, reference=reference)
 
 
