@@ -153,7 +153,7 @@ def read_split(folder: Path, split: Split) -> list[Record]:
     """
     path = folder / f"{split}.jsonl"
     records: dict[str, Record] = {}
-    for number, line in _lines(path):
+    for number, line in json_lines(path):
         record = _record(path, number, line)
         if record.id in records:
             raise _refused(path, number, f"repeats the record {record.id}")
@@ -171,7 +171,11 @@ def read_header(folder: Path) -> DatasetHeader:
     return _header(folder / "dataset.json", DatasetHeader)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Each line of a JSON-lines file with its number, from 1.
+
+    Raises UntrustedFileError for a line beyond 8 MiB, InputError when the file cannot be read.
+    """
     with reading(path), path.open("rb") as file:
         number = 0
         while line := file.readline(_LONGEST_LINE + 1):

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from schemas import canonical
 from schemas.canonical import Json
 from schemas.errors import InputError
@@ -85,9 +87,9 @@ class Question:
 
     messages: tuple[dict[str, str], ...]
     tools: tuple[Json, ...]
-    answer: str
+    answer: str | None = None
     """`call_text` of the right call with the first right value of each argument."""
-    acceptable: dict[str, tuple[Any, ...]]
+    acceptable: dict[str, tuple[Any, ...]] | None = None
     """Argument of that call -> every right value."""
 
 
@@ -273,16 +275,48 @@ def _fits(value: object, kind: str | None) -> bool:
 # --- BFCL -----------------------------------------------------------------------------------------
 
 
-def read_bfcl(question: Mapping[str, Any], truth: Sequence[Any]) -> Question:
-    """One BFCL question with its possible answer.
+class _QuestionLine(BaseModel):
+    """What is read of a line of a question file; the rest is for multi-turn tasks."""
+
+    question: tuple[tuple[dict[str, str], ...], ...]
+    function: tuple[dict[str, Any], ...]
+
+
+class _TruthLine(BaseModel):
+    """What is read of a line of an answer file."""
+
+    ground_truth: tuple[dict[str, dict[str, list[Any]]], ...]
+
+
+def read_bfcl(question: Mapping[str, Any], truth: Mapping[str, Any] | None) -> Question:
+    """One BFCL question and, when it is known, its right call.
 
     Raises MalformedExampleError when it is not one conversation of one turn with one right call, or
     when that call does not fit its schema.
     """
-    if len(question["question"]) != 1 or len(truth) != 1:
-        raise MalformedExampleError("only one turn with one call is supported")
-    tools = tuple(normalise_tool(tool) for tool in question["function"])
-    ((name, possible),) = truth[0].items()
+    try:
+        asked = _QuestionLine.model_validate(question)
+        known = None if truth is None else _TruthLine.model_validate(truth)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MalformedExampleError(
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
+    if len(asked.question) != 1:
+        raise MalformedExampleError("only one turn is supported")
+    tools = tuple(normalise_tool(tool) for tool in asked.function)
+    if known is None:
+        return Question(messages=asked.question[0], tools=tools)
+    answer, acceptable = _right_call(known, tools)
+    return Question(messages=asked.question[0], tools=tools, answer=answer, acceptable=acceptable)
+
+
+def _right_call(
+    known: _TruthLine, tools: Sequence[Mapping[str, Any]]
+) -> tuple[str, dict[str, tuple[Any, ...]]]:
+    if [len(calls) for calls in known.ground_truth] != [1]:
+        raise MalformedExampleError("only one right call is supported")
+    ((name, possible),) = known.ground_truth[0].items()
     tool = next((t for t in tools if t["name"] == name), None)
     if tool is None:
         raise MalformedExampleError(f"{name} is not one of the functions")
@@ -290,12 +324,7 @@ def read_bfcl(question: Mapping[str, Any], truth: Sequence[Any]) -> Question:
     call = Call(name=name, arguments={a: values[0] for a, values in acceptable.items()})
     if fault := call_fault(call, tools):
         raise MalformedExampleError(fault)
-    return Question(
-        messages=tuple(question["question"][0]),
-        tools=tools,
-        answer=call_text(call),
-        acceptable=acceptable,
-    )
+    return call_text(call), acceptable
 
 
 def _arguments(

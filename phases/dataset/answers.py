@@ -22,6 +22,18 @@ from schemas.recipe import DatasetSection
 from store.hashing import hash_bytes
 
 _KEY_TAG = b"stillhouse teacher-answer v1\n"
+_SHORTEST_ANSWER = 2
+"""Tokens: one, and the EOS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What every step works by."""
+
+    section: DatasetSection
+    teacher: Teacher
+    left_out: Counter[str]
+    """Examples left out so far, by reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,73 +51,60 @@ class Answered:
 
     records: dict[Digest, Record]
     """By their example's key."""
-    generated: int = 0
-    valid_json: int = 0
-    """Of those with tools: answers that are one strict call."""
+    calls_asked: int = 0
+    """Answers generated to examples with tools …"""
+    calls_valid: int = 0
+    """… and those of them that are one strict call."""
 
 
-def ask(
-    examples: Sequence[Example], teacher: Teacher, section: DatasetSection, left_out: Counter[str]
-) -> list[Asked]:
+def ask(terms: Terms, examples: Sequence[Example]) -> list[Asked]:
     """Render and tokenise each chat; a prompt that leaves no room for an answer is left out."""
-    prompts = teacher.tokenizer.render([[m.to_json() for m in e.messages] for e in examples])
+    tokenizer = terms.teacher.tokenizer
+    prompts = tokenizer.render([[m.to_json() for m in e.messages] for e in examples])
     asked = []
     for example, prompt in zip(examples, prompts, strict=True):
-        token_ids = tuple(teacher.tokenizer.encode(prompt))
-        if not 0 < len(token_ids) <= section.max_tokens - 2:
-            left_out["too_long"] += 1
-            continue
-        asked.append(Asked(example=example, prompt=prompt, token_ids=token_ids))
+        token_ids = tuple(tokenizer.encode(prompt))
+        if 0 < len(token_ids) <= terms.section.max_tokens - _SHORTEST_ANSWER:
+            asked.append(Asked(example=example, prompt=prompt, token_ids=token_ids))
+        else:
+            terms.left_out["too_long"] += 1
     return asked
 
 
-def given(
-    asked: Sequence[Asked], teacher: Teacher, section: DatasetSection, left_out: Counter[str]
-) -> Answered:
+def given(terms: Terms, asked: Sequence[Asked]) -> Answered:
     """Records with the answers of the sources."""
     records = {}
     for each in asked:
         answer = each.example.answer or ""
-        record = _record(each, answer, teacher.tokenizer.encode(answer), teacher, section, left_out)
+        record = _record(terms, each, answer, terms.teacher.tokenizer.encode(answer))
         if record:
             records[each.example.key] = record
     return Answered(records=records)
 
 
 def generate(
-    asked: Sequence[Asked],
-    teacher: Teacher,
-    section: DatasetSection,
-    journal: Journal,
-    progress: Progress,
-    left_out: Counter[str],
+    terms: Terms, asked: Sequence[Asked], journal: Journal, progress: Progress
 ) -> Answered:
     """Records with answers that the teacher writes, one prompt after the other."""
-    records, calls, valid = {}, 0, 0
-    for each, said in zip(
-        asked, _writings(asked, teacher, section, journal, progress), strict=True
-    ):
-        answer = teacher.tokenizer.decode(said.token_ids)
+    records, calls_asked, calls_valid = {}, 0, 0
+    written = _writings(terms, asked, journal, progress)
+    for each, said in zip(asked, written, strict=True):
+        answer = terms.teacher.tokenizer.decode(said.token_ids)
         if each.example.tools:
-            calls += 1
-            valid += parse_call(answer) is not None
+            calls_asked += 1
+            calls_valid += parse_call(answer) is not None
         if not said.finished:
-            left_out["truncated"] += 1
-            continue
-        record = _record(each, answer, said.token_ids, teacher, section, left_out)
-        if record:
+            terms.left_out["truncated"] += 1
+        elif record := _record(terms, each, answer, said.token_ids):
             records[each.example.key] = record
-    return Answered(records=records, generated=calls, valid_json=valid)
+    return Answered(records=records, calls_asked=calls_asked, calls_valid=calls_valid)
 
 
 def _writings(
-    asked: Sequence[Asked],
-    teacher: Teacher,
-    section: DatasetSection,
-    journal: Journal,
-    progress: Progress,
+    terms: Terms, asked: Sequence[Asked], journal: Journal, progress: Progress
 ) -> Iterator[Generated]:
     """What the teacher writes to each prompt: from the journal where it is, else now."""
+    section, teacher = terms.section, terms.teacher
     sampling = Sampling(
         max_new_tokens=section.max_new_tokens,
         temperature=section.temperature,
@@ -142,23 +141,14 @@ def answer_key(teacher: Teacher, prompt: Prompt, sampling: Sampling) -> Digest:
 
 def _seed(section: DatasetSection, example: Example) -> int:
     """An example's own random numbers: neither order nor neighbours change them."""
-    return int(
-        hash_bytes(f"stillhouse seed v1\n{section.seed}\n{example.key}".encode()).digest[:15], 16
-    )
+    text = f"stillhouse seed v1\n{section.seed}\n{example.key}"
+    return int(hash_bytes(text.encode()).digest[:15], 16)
 
 
-def _record(
-    asked: Asked,
-    answer: str,
-    answer_ids: Sequence[int],
-    teacher: Teacher,
-    section: DatasetSection,
-    left_out: Counter[str],
-) -> Record | None:
+def _record(terms: Terms, asked: Asked, answer: str, answer_ids: Sequence[int]) -> Record | None:
     """The record of an answered example, or None when it is left out (and counted)."""
-    why = _fault(asked, answer, answer_ids, teacher, section)
-    if why:
-        left_out[why] += 1
+    if why := _fault(terms, asked, answer, answer_ids):
+        terms.left_out[why] += 1
         return None
     example = asked.example
     return Record(
@@ -169,25 +159,20 @@ def _record(
         answer=answer,
         acceptable=example.acceptable,
         prompt=asked.prompt,
-        token_ids=(*asked.token_ids, *answer_ids, teacher.tokenizer.eos_token_id),
+        token_ids=(*asked.token_ids, *answer_ids, terms.teacher.tokenizer.eos_token_id),
         answer_start=len(asked.token_ids),
     )
 
 
-def _fault(
-    asked: Asked,
-    answer: str,
-    answer_ids: Sequence[int],
-    teacher: Teacher,
-    section: DatasetSection,
-) -> str | None:
+def _fault(terms: Terms, asked: Asked, answer: str, answer_ids: Sequence[int]) -> str | None:
     """Why this answer cannot be used: the name under which it is counted."""
+    tokenizer = terms.teacher.tokenizer
     if not answer.strip():
         return "empty"
-    if len(asked.token_ids) + len(answer_ids) + 1 > section.max_tokens:
+    if len(asked.token_ids) + len(answer_ids) + 1 > terms.section.max_tokens:
         return "too_long"
-    if teacher.tokenizer.eos_ids.intersection(answer_ids):
-        return "schema"  # an EOS inside would end the answer early
-    if any(privacy.hits([answer], section.allowed_hosts).values()):
+    if tokenizer.eos_ids.intersection(answer_ids) or tokenizer.decode(answer_ids) != answer:
+        return "schema"  # it would end early, or be read as another text
+    if any(privacy.hits([answer], terms.section.allowed_hosts).values()):
         return "privacy"
     return None

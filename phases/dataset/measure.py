@@ -34,7 +34,7 @@ def measure(
     dataset: Path, cache: Path, tokenizer: ChatTokenizer, section: DatasetSection
 ) -> tuple[Metric, ...]:
     """The metrics of the two trees. Raises UntrustedFileError when one does not read back."""
-    splits = {split: read_split(dataset, split) for split in SPLITS}
+    splits: Splits = {split: read_split(dataset, split) for split in SPLITS}
     records = [record for split in SPLITS for record in splits[split]]
     counts = {
         "schema.errors": sum(_malformed(record, tokenizer) for record in records),

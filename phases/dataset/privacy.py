@@ -37,7 +37,7 @@ _URL = re.compile(
 
 def hits(texts: Iterable[str], allowed_hosts: Collection[str]) -> dict[str, int]:
     """How often each of KINDS occurs in `texts`. A host is allowed with all its subdomains."""
-    found = dict.fromkeys(KINDS, 0)
+    found: dict[str, int] = dict.fromkeys(KINDS, 0)
     for text in texts:
         found["email"] += len(_EMAIL.findall(text))
         found["uuid"] += len(_UUID.findall(text))

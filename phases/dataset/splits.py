@@ -1,10 +1,10 @@
 """Splits in which no content and no function name is shared, and the check that it is so.
 
 Examples that share a tag (a function name, or their content) belong together; so do those that
-share one with any of these (union-find). Such a group is never divided between splits. Groups come in the
-order of their smallest content hash, which nobody chooses. Each goes, whole, to the split that is
-farthest from what was asked among those it still fits; groups that fit none fill what is missing at
-the end, and the rest of them is left out.
+share one with any of these (union-find). Such a group is never divided between splits. Groups come
+in the order of their smallest content hash, which nobody chooses. Each goes, whole, to the split
+that is farthest from what was asked among those it still fits; groups that fit none fill what is
+missing at the end, and the rest of them is left out.
 """
 
 from __future__ import annotations

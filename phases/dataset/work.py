@@ -11,7 +11,7 @@ from pathlib import Path
 from phases import threads
 from phases.contract import Context, Input
 from phases.dataset import privacy
-from phases.dataset.answers import Answered, ask, generate, given
+from phases.dataset.answers import Answered, Terms, ask, generate, given
 from phases.dataset.journal import Journal
 from phases.dataset.measure import measure
 from phases.dataset.scoring import cache_key, score, score_key
@@ -29,12 +29,13 @@ from phases.records import (
     write_header,
     write_split,
 )
-from phases.teacher import LocalTeacher, Teacher, dequantise
+from phases.teacher import LocalTeacher, dequantise
 from schemas.artifact import Kind, Product
 from schemas.digest import Digest
 from schemas.errors import PhaseError
 from schemas.recipe import DatasetSection
 from schemas.report import Metric, Report, metric
+from store.durable import writing
 
 LEFT_OUT = (
     "schema",
@@ -55,7 +56,6 @@ class Gathered:
     """What the sources hold, cleaned."""
 
     examples: list[Example]
-    left_out: Counter[str]
     refusals: list[str]
 
 
@@ -73,14 +73,37 @@ def build(context: Context) -> tuple[Product, ...]:
     section = DatasetSection.model_validate(context.params["dataset"])
     with threads.fixed(section.threads, section.seed):
         folder = teacher_folder(context)
-        gathered = gather(section, context.inputs["source"])
-        teacher = LocalTeacher(folder, digest=context.one("teacher").digest)
-        with Journal(context.scratch / "answers.journal") as journal:
-            answered = answer(context, section, teacher, gathered, journal)
-        assignment = split(section, answered, gathered)
-        with Journal(context.scratch / "scores.journal") as journal:
-            built = publish(context, section, teacher, answered, assignment, journal)
-    return _products(context, section, teacher, folder, gathered, answered, assignment, built)
+        terms = Terms(
+            section=section,
+            teacher=LocalTeacher(folder, digest=context.one("teacher").digest),
+            left_out=Counter(dict.fromkeys(LEFT_OUT, 0)),
+        )
+        gathered = gather(terms, context.inputs["source"])
+        answered = answer(terms, gathered, context)
+        assignment = split(terms, answered, gathered)
+        built = write(terms, answered, assignment, context)
+    dataset = context.tree("dataset", Kind.DATASET, built.dataset, facts=built.header.to_json())
+    facts = {"k": section.top_k, "teacher": built.header.teacher}
+    report = Report(
+        phase="dataset",
+        subject=dataset.digest,
+        metrics=(
+            *measure(built.dataset, built.cache, terms.teacher.tokenizer, section),
+            *(metric(f"left_out.{w}", terms.left_out[w], unit="count") for w in LEFT_OUT),
+            *_validity(answered),
+        ),
+        details={
+            "refused": gathered.refusals[:_NAMED_REFUSALS],
+            "group_sizes": list(assignment.groups),
+            "teacher": terms.teacher.identity,
+        },
+    )
+    return (
+        dataset,
+        context.tree("teacher_cache", Kind.TEACHER_CACHE, built.cache, facts=facts),
+        context.tree("teacher_model", Kind.TEACHER, folder, name=built.header.teacher),
+        context.report(report),
+    )
 
 
 def teacher_folder(context: Context) -> Path:
@@ -95,23 +118,23 @@ def teacher_folder(context: Context) -> Path:
     return folder
 
 
-def gather(section: DatasetSection, sources: Sequence[Input]) -> Gathered:
+def gather(terms: Terms, sources: Sequence[Input]) -> Gathered:
     """Every usable example of every source; the others are counted."""
     files = [source.path for source in sources]
+    section = terms.section
     examples: dict[Digest, Example] = {}
-    left_out: Counter[str] = Counter(dict.fromkeys(LEFT_OUT, 0))
     refusals = []
     for found in (f for source in section.sources for f in read_source(source, files, section)):
         if isinstance(found, Refused):
-            left_out["schema"] += 1
+            terms.left_out["schema"] += 1
             refusals.append(f"{found.where}: {found.why}")
         elif found.key in examples:
-            left_out["duplicates"] += 1
+            terms.left_out["duplicates"] += 1
         elif any(privacy.hits(_texts(found), section.allowed_hosts).values()):
-            left_out["privacy"] += 1
+            terms.left_out["privacy"] += 1
         else:
             examples[found.key] = found
-    return Gathered(examples=list(examples.values()), left_out=left_out, refusals=refusals)
+    return Gathered(examples=list(examples.values()), refusals=refusals)
 
 
 def _texts(example: Example) -> list[str]:
@@ -119,31 +142,27 @@ def _texts(example: Example) -> list[str]:
     return list(privacy.strings([chat, example.tools, example.acceptable or {}]))
 
 
-def answer(
-    context: Context,
-    section: DatasetSection,
-    teacher: Teacher,
-    gathered: Gathered,
-    journal: Journal,
-) -> Answered:
+def answer(terms: Terms, gathered: Gathered, context: Context) -> Answered:
     """Records of all examples, with the sources' answers or the teacher's."""
-    asked = ask(gathered.examples, teacher, section, gathered.left_out)
-    if section.answers == "given":
-        return given(asked, teacher, section, gathered.left_out)
-    return generate(asked, teacher, section, journal, context.progress, gathered.left_out)
+    asked = ask(terms, gathered.examples)
+    if terms.section.answers == "given":
+        return given(terms, asked)
+    with Journal(context.scratch / "answers.journal") as journal:
+        return generate(terms, asked, journal, context.progress)
 
 
-def split(section: DatasetSection, answered: Answered, gathered: Gathered) -> Assignment:
+def split(terms: Terms, answered: Answered, gathered: Gathered) -> Assignment:
     """Who goes where. Raises PhaseError, with the reasons, when a split cannot be filled."""
+    asked_for = terms.section.splits
     wanted: dict[Split, int] = {
-        "train": section.splits.train,
-        "held_out": section.splits.held_out,
-        "evaluation": section.splits.evaluation,
+        "train": asked_for.train,
+        "held_out": asked_for.held_out,
+        "evaluation": asked_for.evaluation,
     }
     assignment = assign([_item(key, r) for key, r in answered.records.items()], wanted)
-    gathered.left_out["surplus"] += len(assignment.surplus)
+    terms.left_out["surplus"] += len(assignment.surplus)
     if assignment.sizes != wanted:
-        raise _too_few(wanted, assignment, gathered)
+        raise _too_few(wanted, assignment, terms.left_out, gathered.refusals)
     return assignment
 
 
@@ -152,12 +171,17 @@ def _item(key: Digest, record: Record) -> Item:
     return Item(key=key, tags=frozenset(functions | {("content", content_key(record.messages))}))
 
 
-def _too_few(wanted: Mapping[Split, int], assignment: Assignment, gathered: Gathered) -> PhaseError:
+def _too_few(
+    wanted: Mapping[Split, int],
+    assignment: Assignment,
+    left_out: Mapping[str, int],
+    refusals: Sequence[str],
+) -> PhaseError:
     found = sum(assignment.groups)
     short = ", ".join(f"{s} {assignment.sizes[s]} of {wanted[s]}" for s in SPLITS)
-    why = ", ".join(f"{name} {n}" for name, n in gathered.left_out.items() if n) or "none"
-    largest = assignment.groups[0] if assignment.groups else 0
-    first = f" First malformed line: {gathered.refusals[0]}." if gathered.refusals else ""
+    why = ", ".join(f"{name} {n}" for name, n in left_out.items() if n) or "none"
+    largest = max(assignment.groups, default=0)
+    first = f" First malformed line: {refusals[0]}." if refusals else ""
     return PhaseError(
         f"Too few examples: {short}. {found} usable ones make {len(assignment.groups)} groups that"
         f" share no function name or content (the largest has {largest}). Left out: {why}.{first}",
@@ -166,88 +190,55 @@ def _too_few(wanted: Mapping[Split, int], assignment: Assignment, gathered: Gath
     )
 
 
-def publish(
-    context: Context,
-    section: DatasetSection,
-    teacher: Teacher,
-    answered: Answered,
-    assignment: Assignment,
-    journal: Journal,
-) -> Built:
+def write(terms: Terms, answered: Answered, assignment: Assignment, context: Context) -> Built:
     """Score what is to be scored, and write both trees afresh."""
     splits = {s: [answered.records[key] for key in assignment.splits[s]] for s in SPLITS}
     scored = [record for s in CACHED_SPLITS for record in splits[s]]
-    rows = score(scored, teacher, section.top_k, journal, context.progress)
+    with Journal(context.scratch / "scores.journal") as journal:
+        rows = score(scored, terms.teacher, terms.section.top_k, journal, context.progress)
     dataset, cache = (_fresh(context.scratch / name) for name in ("dataset", "teacher_cache"))
     for name in SPLITS:
         write_split(dataset, name, splits[name])
+    header = _header(terms, assignment, str(context.params["teacher"]))
+    write_header(dataset, header)
     for name in CACHED_SPLITS:
         mine = {record.id: rows[record.id] for record in splits[name]}
-        write_cache(cache, name, mine, vocab_size=teacher.vocab_size)
-    header = DatasetHeader(
-        tokenizer=teacher.tokenizer.digest,
-        counts=assignment.sizes,
-        top_k=section.top_k,
-        teacher=str(context.params["teacher"]),
-        answers=section.answers,
-        eos_token_id=teacher.tokenizer.eos_token_id,
-    )
-    write_header(dataset, header)
-    key = cache_key(score_key(teacher, record, section.top_k) for record in scored)
-    digest = context.one("teacher").digest
-    write_cache_header(
-        cache,
-        CacheHeader(key=key, k=section.top_k, vocab_size=teacher.vocab_size, teacher=digest),
-    )
+        write_cache(cache, name, mine, vocab_size=terms.teacher.vocab_size)
+    write_cache_header(cache, _cache_header(terms, scored, context.one("teacher").digest))
     return Built(dataset=dataset, cache=cache, header=header)
+
+
+def _header(terms: Terms, assignment: Assignment, teacher: str) -> DatasetHeader:
+    return DatasetHeader(
+        tokenizer=terms.teacher.tokenizer.digest,
+        counts=assignment.sizes,
+        top_k=terms.section.top_k,
+        teacher=teacher,
+        answers=terms.section.answers,
+        eos_token_id=terms.teacher.tokenizer.eos_token_id,
+    )
+
+
+def _cache_header(terms: Terms, scored: Sequence[Record], teacher: Digest) -> CacheHeader:
+    k = terms.section.top_k
+    return CacheHeader(
+        key=cache_key(score_key(terms.teacher, record, k) for record in scored),
+        k=k,
+        vocab_size=terms.teacher.vocab_size,
+        teacher=teacher,
+    )
 
 
 def _fresh(folder: Path) -> Path:
     """An empty folder: a killed attempt may have left half of one."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with writing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     return folder
 
 
-def _products(
-    context: Context,
-    section: DatasetSection,
-    teacher: Teacher,
-    folder: Path,
-    gathered: Gathered,
-    answered: Answered,
-    assignment: Assignment,
-    built: Built,
-) -> tuple[Product, ...]:
-    name = built.header.teacher
-    dataset = context.tree("dataset", Kind.DATASET, built.dataset, facts=built.header.to_json())
-    cache = context.tree(
-        "teacher_cache", Kind.TEACHER_CACHE, built.cache, facts={"k": section.top_k}
-    )
-    model = context.tree("teacher_model", Kind.TEACHER, folder, name=name)
-    report = Report(
-        phase="dataset",
-        subject=dataset.digest,
-        metrics=(
-            *measure(built.dataset, built.cache, teacher.tokenizer, section),
-            *_left_out(gathered),
-            *_validity(answered),
-        ),
-        details={
-            "refused": gathered.refusals[:_NAMED_REFUSALS],
-            "group_sizes": list(assignment.groups),
-            "teacher": teacher.identity,
-        },
-    )
-    return dataset, cache, model, context.report(report)
-
-
-def _left_out(gathered: Gathered) -> list[Metric]:
-    return [metric(f"left_out.{w}", gathered.left_out[w], unit="count") for w in LEFT_OUT]
-
-
 def _validity(answered: Answered) -> list[Metric]:
-    if not answered.generated:
+    if not answered.calls_asked:
         return []
-    share = answered.valid_json / answered.generated
-    return [metric("teacher.generated_json_validity", share, unit="fraction", n=answered.generated)]
+    share, n = answered.calls_valid / answered.calls_asked, answered.calls_asked
+    return [metric("teacher.generated_json_validity", share, unit="fraction", n=n)]

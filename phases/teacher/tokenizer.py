@@ -108,11 +108,11 @@ def _settings(folder: Path) -> Json:
 def _eos_ids(folder: Path, settings: Json, tokenizer: Tokenizer) -> list[int]:
     """The tokenizer's own EOS first, then every other one that the model's settings name."""
     own = tokenizer.token_to_id(_token(settings.get("eos_token")) or "")
-    found = [] if own is None else [own]
+    stated: list[object] = [own]
     for name in ("generation_config.json", "config.json"):
-        stated = _read_json(folder / name).get("eos_token_id")
-        found += stated if isinstance(stated, list) else [stated]
-    ids = [i for i in dict.fromkeys(found) if isinstance(i, int)]
+        ids_there = _read_json(folder / name).get("eos_token_id")
+        stated += ids_there if isinstance(ids_there, list) else [ids_there]
+    ids = list(dict.fromkeys(each for each in stated if isinstance(each, int)))
     if not ids:
         raise PhaseError(
             "The teacher names no EOS token, so an answer could not end.",
