@@ -58,7 +58,10 @@ def test_a_second_run_does_no_work(made: tuple[Path, Path]) -> None:
 def test_the_manifest_claims_only_what_gates_on_its_own_digests_say(release: Path) -> None:
     manifest = json.loads((release / "deployment_manifest.json").read_bytes())
     claimed = {c["name"] for c in manifest["capabilities"]}
-    assert claimed == {"prefill", "stateful_decode"}  # no Mac here: nothing runs_on_device
+    assert claimed == {
+        "matches_checkpoint",
+        "stateful_decode",
+    }  # no Mac here: nothing runs_on_device
     assert "device_predict" in " ".join(manifest["not_run"])
     required = [g for g in manifest["gates"] if g["required"]]
     assert required
@@ -90,7 +93,8 @@ def test_the_folder_verifies_and_every_change_to_it_is_named(
 def test_the_ledger_and_the_projection_audit_clean_by_plain_sql(made: tuple[Path, Path]) -> None:
     statement = (
         "SELECT count(*) AS bad FROM (SELECT *, lag(hash, 1, repeat('0',64)) OVER (ORDER BY seq) "
-        "AS lp FROM event) WHERE hash <> sha256(body::VARCHAR) OR prev <> lp OR prev <> body->>'prev'"
+        "AS lp FROM event) "
+        "WHERE hash <> sha256(body::VARCHAR) OR prev <> lp OR prev <> body->>'prev'"
     )
     rows = still_json(made[0], "sql", statement)
     assert json.dumps(rows).count('"bad": 0') == 1

@@ -30,7 +30,7 @@ tier_2 = [
     "verification.decode_equals_prefill", "evaluation.measured",
 ]
 [capabilities]
-prefill = ["verification.numeric_fp32"]
+matches_checkpoint = ["verification.numeric_fp32"]
 stateful_decode = ["verification.state", "verification.decode_equals_prefill"]
 runs_on_device = ["verification.device_predict"]
 [gates."environment.versions"]
