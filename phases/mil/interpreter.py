@@ -141,10 +141,11 @@ class Interpreter:
             raise bad_operands(operation, f"it makes {len(computed)} results")
         for result, raw in zip(operation.results, computed, strict=True):
             _check_result(operation, result, raw)
-            rounded = self._rounded(raw, result.type)
+            values[result.name] = raw
             if operation.type in COMPUTING and raw.is_floating_point():
+                rounded = self._rounded(raw, result.type)
                 tally.measure(operation.label, raw, rounded, _tensors(operands.values()))
-            values[result.name] = rounded
+                values[result.name] = rounded
         tally.executed += 1
 
     def _operand(
