@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -250,7 +251,7 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
 
 @given(st.lists(st.tuples(st.lists(payloads, min_size=1, max_size=4), st.booleans()), max_size=6))
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_caught_up_in_steps_equals_rebuilt(
     tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[list[Payload], bool]]
@@ -357,6 +358,30 @@ def test_a_folder_that_cannot_be_written_says_so(ledger: Ledger, tmp_path: Path)
     (tmp_path / "registry.duckdb").mkdir()
     with pytest.raises(StorageError, match="cannot be built"):
         Projection(tmp_path / "registry.duckdb", ledger.path).catch_up()
+
+
+@contextmanager
+def files_no_longer_than(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_delays_the_projection_and_loses_nothing(
+    ledger: Ledger, projection: Projection
+) -> None:
+    ledger.append([artifact(number) for number in range(50)])
+    with files_no_longer_than(10_000), pytest.raises(StorageError, match="Free space"):
+        projection.catch_up()
+    assert projection.catch_up() == 50
+    ledger.append([artifact(number) for number in range(2000)])
+    with files_no_longer_than(10_000), pytest.raises(StorageError, match="Free space"):
+        projection.catch_up()
+    assert projection.catch_up() == 2050
+    assert projection.query("audit").rows == ((0,),)
 
 
 @pytest.mark.parametrize("change", ["cut", "gone", "other", "earlier"])
