@@ -96,9 +96,11 @@ def _intact(session: Session, audit: Audit) -> State:
 
 def _expected(state: State) -> list[tuple[Digest, Form]]:
     """Everything that the ledger says is in the store: artifacts and logs."""
-    expected = [(digest, found[0].fact.form) for digest, found in state.artifacts.items()]
-    expected += [(run.log, "blob") for run in state.runs.values() if run.log]
-    return expected
+    expected: list[tuple[Digest, Form]] = [
+        (digest, found[0].fact.form) for digest, found in state.artifacts.items()
+    ]
+    logs: list[tuple[Digest, Form]] = [(r.log, "blob") for r in state.runs.values() if r.log]
+    return expected + logs
 
 
 def _hurt(

@@ -59,7 +59,7 @@ def _release(session: Session, state: State, ref: str | None, *, as_json: bool) 
     """The release that REF means. Tells what is missing and ends with 1 when the plan has none."""
     if ref is None:
         if state.releases:
-            return max(state.releases.values(), key=lambda cut: cut.depends_on).release
+            return _latest(state)
         plan = standing.latest_plan(state)
     else:
         found = resolve_reference(state, ref)
@@ -78,6 +78,18 @@ def _release(session: Session, state: State, ref: str | None, *, as_json: bool) 
         _tell_missing(view, as_json=as_json)
         raise typer.Exit(1)
     return release
+
+
+def _latest(state: State) -> Digest:
+    """The release that was cut last; whoever asked for another plan since is told."""
+    cut = list(state.releases.values())[-1]
+    latest = standing.latest_plan(state)
+    if not any(plan == latest for _, plan in state.releases):
+        render.note(
+            f"Note: the latest plan, {latest[:SHORT]}, has no release; this one is of plan "
+            f"{cut.plan[:SHORT]}. Why: still manifest {latest[:SHORT]}"
+        )
+    return cut.release
 
 
 def _tell_missing(view: PlanView, *, as_json: bool) -> None:

@@ -169,6 +169,17 @@ def test_a_waived_gate_lets_the_release_through_and_is_shown(
     assert still("manifest").code == 0
 
 
+def test_an_older_release_is_not_taken_for_that_of_the_latest_plan(
+    still: Still, recorder: Recorder, policy: Path, done: Digest
+) -> None:
+    recorder.failing = {"export/prefill-8"}
+    other = recorder.plan(policy, export={"prefill": [8], "primary": 8, "threads": 1})
+    recorder.run(other)
+    answer = still("manifest")
+    assert answer.json["plan"] == done
+    assert f"the latest plan, {other[:SHORT]}, has no release" in answer.err
+
+
 def test_another_tier_than_the_release_has_is_bad_input(still: Still, done: Digest) -> None:
     assert still("manifest", "--tier", "tier_2").json["plan"] == done
     other = still("manifest", "--tier", "tier_3")
