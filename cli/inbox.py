@@ -123,7 +123,9 @@ class _Daemon:
 
     def tick(self) -> bool:
         """Take what is ready and advance; whether anything happened. Waits a little when not."""
-        taken = [self._take(kind, path) for kind, path in self._inbox.ready(time.monotonic())]
+        taken = self._inbox.ready(time.monotonic())
+        for kind, path in taken:
+            self._take(kind, path)
         moved = self._reactor.tick(tuple(self._reactor.state.requested))
         if not taken and not moved:
             self._reactor.report_progress()
@@ -189,7 +191,7 @@ def built_in_recipe(session: Session) -> Recipe:
     return Recipe(
         name="checkpoint",
         policy=intake.publish_policy(session, _BUILT_IN_POLICY).digest,
-        given={"checkpoint": "0" * 64},  # type: ignore[arg-type]  # replaced by with_checkpoint
+        given={"checkpoint": "0" * 64},  # replaced by with_checkpoint
         export=ExportSection(prefill=(128,), primary=128, decode_capacity=128),
         conversion=ConversionSection(),
         verification=VerificationSection(),

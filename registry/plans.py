@@ -164,7 +164,7 @@ def enumerate_slots(
     return tuple((spec, slot) for spec in catalog for slot in spec.slots(recipe))
 
 
-def assess(  # noqa: PLR0917  # the state, what it is asked about, and where and when
+def assess(  # the state, what it is asked about, and where and when
     state: State,
     plan: Digest,
     catalog: Sequence[PhaseSpec],

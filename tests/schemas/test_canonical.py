@@ -7,22 +7,20 @@ from hypothesis import strategies as st
 from schemas import canonical
 from schemas.errors import InputError
 
+TEXT = st.characters(exclude_categories=["Cs"])
 SCALARS = (
     st.none()
     | st.booleans()
     | st.integers(-(2**53) + 1, 2**53 - 1)
     | st.floats(-(2.0**53) + 1, 2.0**53 - 1)
-    | st.text(st.characters(exclude_categories=("Cs",)))
+    | st.text(TEXT)
 )
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(st.characters(exclude_categories=("Cs",)), max_size=5), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(TEXT, max_size=5), inner),
     max_leaves=12,
 )
-OBJECTS = st.dictionaries(st.text(st.characters(exclude_categories=("Cs",)), max_size=5), VALUES)
+OBJECTS = st.dictionaries(st.text(TEXT, max_size=5), VALUES)
 
 
 @given(OBJECTS)
