@@ -119,7 +119,14 @@ class Projection:
             return ask(time.monotonic() + timeout)
         except _UnusableError:
             self.rebuild(timeout)
+        try:
             return ask(time.monotonic() + timeout)
+        except _UnusableError as error:
+            raise StorageError(
+                f"{self._path.name} cannot be read, though it was just rebuilt: {error.__cause__}.",
+                remedy="Check the disk; the ledger is whole.",
+                code="projection.unreadable",
+            ) from error
 
     def _current(self, deadline: float) -> int | None:
         """The cursor's seq when it is at the end of the ledger; None when there is work to do."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -496,20 +498,31 @@ def test_wrong_sql_is_the_askers_mistake(ledger: Ledger, projection: Projection)
 # --- the audit that anyone can run ------------------------------------------------------------
 
 
-def audit_log(folder: Path) -> int:
-    """The documented statement, run by plain DuckDB in the registry's folder."""
-    sql = named("audit_log").replace("'events.log'", f"'{folder / 'events.log'}'")
+def documented(marker: str) -> str:
+    """The SQL of docs/design.md that has `marker` in it."""
+    text = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+    (found,) = [b for b in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) if marker in b]
+    return str(found)
+
+
+def audit_log(sql: str, folder: Path) -> int:
+    """The statement, run by plain DuckDB in the registry's folder."""
     with duckdb.connect() as shell:
-        (row,) = shell.execute(sql).fetchall()
-    return int(row[0])
+        ((bad,),) = shell.execute(
+            sql.replace("'events.log'", f"'{folder / 'events.log'}'")
+        ).fetchall()
+    return int(bad)
 
 
-def test_one_statement_audits_the_ledger_itself(ledger: Ledger) -> None:
+@pytest.mark.parametrize("sql", [named("audit_log"), documented("read_csv")], ids=["ours", "docs"])
+def test_one_statement_audits_the_ledger_itself(ledger: Ledger, sql: str) -> None:
+    folder = ledger.path.parent
+    assert "'events.log'" in sql
     for number in range(20):
         ledger.append([artifact(number), TagMoved(name="a\tb\"c'\\é\n☃", digest=digest(1))])
     whole = ledger.path.read_bytes()
     lines = whole.splitlines(keepends=True)
-    assert audit_log(ledger.path.parent) == 0
+    assert audit_log(sql, folder) == 0
     for tampered in (
         whole.replace(b'"size":7', b'"size":8'),
         b"".join(lines[:3] + lines[4:]),
@@ -518,7 +531,7 @@ def test_one_statement_audits_the_ledger_itself(ledger: Ledger) -> None:
         b"".join([*lines, lines[-1]]),
     ):
         ledger.path.write_bytes(tampered)
-        assert audit_log(ledger.path.parent) > 0
+        assert audit_log(sql, folder) > 0
 
 
 def test_one_statement_audits_the_projection(
@@ -534,8 +547,31 @@ def test_one_statement_audits_the_projection(
         "UPDATE event SET prev = repeat('0', 64) WHERE seq = 3",
     ):
         with duckdb.connect(str(path)) as shell:
-            assert shell.execute(named("audit")).fetchall() == [(0,)]
+            for sql in (named("audit"), documented("sha256(body::VARCHAR)")):
+                assert shell.execute(sql).fetchall() == [(0,)]
             shell.execute(tamper)
-            ((bad,),) = shell.execute(named("audit")).fetchall()
-            assert bad > 0
+            for sql in (named("audit"), documented("sha256(body::VARCHAR)")):
+                ((bad,),) = shell.execute(sql).fetchall()
+                assert bad > 0
         projection.rebuild()
+
+
+def test_threads_may_share_a_projection(ledger: Ledger, projection: Projection) -> None:
+    ledger.append([artifact(0)])
+    seen: list[tuple[int, int]] = []
+
+    def ask() -> None:
+        for _ in range(5):
+            ((found,),) = projection.query("SELECT count(*) FROM event", timeout=20).rows
+            seen.append((found, ledger.head().seq))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 6):
+        ledger.append([artifact(number)])
+        projection.catch_up(timeout=20)
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 15
+    assert all(0 < found <= at for found, at in seen)
