@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cli.config import TEXT, read_config
 from registry.home import Home
 from schemas.event import Actor
 
@@ -75,6 +74,7 @@ class Session:
 
     def reactor(self, listener: Callable[[Notice], None] = lambda _: None) -> Reactor:
         """A reactor over this registry with the real catalog."""
+        from cli.config import read_config
         from phases.catalog import CATALOG
         from phases.reactor import Reactor
 
@@ -101,6 +101,7 @@ def make_registry(home: Home) -> bool:
     """
     if home.exists:
         return False
+    from cli.config import TEXT
     from schemas.artifact import PUBLISHABLE
     from store.blobs import BlobStore
     from store.durable import replace_durably, sync_folder, writing
