@@ -26,7 +26,13 @@ from registry.plans import PlanView, Status
 from schemas.artifact import PUBLISHABLE, Kind
 from schemas.digest import Digest
 from schemas.errors import InputError, StillError
-from schemas.recipe import ConversionSection, ExportSection, Recipe, VerificationSection
+from schemas.recipe import (
+    ConversionSection,
+    ExportSection,
+    Given,
+    Recipe,
+    VerificationSection,
+)
 
 SETTLE_SECONDS = 2.0
 """A dropped item is taken when it did not change for this long."""
@@ -191,7 +197,7 @@ def built_in_recipe(session: Session) -> Recipe:
     return Recipe(
         name="checkpoint",
         policy=intake.publish_policy(session, _BUILT_IN_POLICY).digest,
-        given={"checkpoint": "0" * 64},  # replaced by with_checkpoint
+        given=Given(checkpoint="0" * 64),  # replaced by with_checkpoint
         export=ExportSection(prefill=(128,), primary=128, decode_capacity=128),
         conversion=ConversionSection(),
         verification=VerificationSection(),

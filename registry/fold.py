@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from registry.ledger import payload_of
 from schemas import events as e
 from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.event import GENESIS, Event
 from schemas.policy import Policy
 from schemas.recipe import Recipe
+from schemas.upcast import payload_of
 
 RunStatus = Literal["started", "succeeded", "failed", "abandoned"]
 GateKey = tuple[str, Digest, Digest, Digest]
