@@ -120,7 +120,11 @@ class Launcher:
 
 def _environment(lock: int) -> dict[str, str]:
     """The worker's environment: ours, offline, quiet, and without a second set of threads."""
+    # Wherever this program was imported from, the worker must find it too.
+    ours = str(Path(__file__).resolve().parents[1])
+    inherited = os.environ.get("PYTHONPATH")
     return os.environ | {
+        "PYTHONPATH": os.pathsep.join([ours, inherited] if inherited else [ours]),
         "STILL_RUN_LOCK_FD": str(lock),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

@@ -26,11 +26,12 @@ from typing import Any
 from phases import environment
 from phases.job import Failure, Job, JobInput, Outcome
 from phases.launch import Launcher
+from registry.assess import assess
 from registry.decide import Action, Record, Start, decide
 from registry.fold import Run, State
 from registry.home import Home
 from registry.ledger import Ledger, LedgerReader
-from registry.plans import PlanView, Site, SlotView, assess
+from registry.plans import PlanView, Site, SlotView
 from schemas import canonical
 from schemas.artifact import Kind, Parent, Product
 from schemas.digest import Digest
@@ -139,6 +140,7 @@ class Reactor:
                 if mine:
                     self._wait_for_workers()
                     continue
+            self.report_progress()
             time.sleep(_POLL_SECONDS)
 
     @contextmanager

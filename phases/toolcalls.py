@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -42,6 +42,8 @@ _MOST_ALTERNATIVES = 64
 """An object whose members have many right values is expanded to at most this many objects."""
 _DROPPED_BY_COMPARISON = str.maketrans("'", '"', " ,./-_*^")
 """BFCL compares texts without case, these characters, or the kind of quote."""
+
+T = TypeVar("T")
 
 INSTRUCTION = 'Answer with one JSON call: {"name":...,"arguments":{...}}'
 
@@ -185,12 +187,10 @@ def normalise_tool(raw: object) -> Json:
     inner = raw.get("function", raw) if isinstance(raw, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
         raise MalformedExampleError("a tool needs a `name`")
-    parameters = inner.get("parameters") or {"type": "object", "properties": {}}
+    parameters = inner.get("parameters", {"type": "object"})
     if not isinstance(parameters, Mapping):
         raise MalformedExampleError(f"the parameters of {inner['name']} are not an object")
-    schema = _schema(parameters)
-    if not isinstance(schema.setdefault("properties", {}), dict):
-        raise MalformedExampleError(f"the properties of {inner['name']} are not an object")
+    schema = {"properties": {}, **_schema(parameters)}
     return {
         "name": inner["name"],
         "description": str(inner.get("description", "")),
@@ -201,17 +201,25 @@ def normalise_tool(raw: object) -> Json:
 def _schema(raw: Mapping[str, Any]) -> Json:
     """`raw` with JSON Schema's type names, all the way down."""
     schema: Json = {}
-    for key, value in raw.items():
+    for key, value in _of(dict, "schema", raw).items():
         if key == "type":
             if kind := _JSON_TYPE.get(str(value).lower()):
                 schema["type"] = kind
-        elif key == "properties" and isinstance(value, Mapping):
-            schema[key] = {n: _schema(v) for n, v in value.items() if isinstance(v, Mapping)}
-        elif key == "items" and isinstance(value, Mapping):
-            schema[key] = _schema(value)
+        elif key == "properties":
+            schema[key] = {n: _schema(v) for n, v in _of(dict, key, value).items()}
+        elif key == "items":
+            schema[key] = _schema(_of(dict, key, value))
+        elif key in ("required", "enum"):
+            schema[key] = _of(list, key, value)
         elif key not in _NOT_SCHEMA:
             schema[key] = value
     return schema
+
+
+def _of(kind: type[T], name: str, value: object) -> T:
+    if not isinstance(value, kind):
+        raise MalformedExampleError(f"`{name}` in a tool's schema is {type(value).__name__}")
+    return value
 
 
 def instructions(tools: Sequence[Mapping[str, Any]]) -> str:

@@ -90,7 +90,7 @@ def execute(home: Home, key: Digest) -> Outcome:
         traceback.print_exc()
         failure = Failure(
             code="phase.crashed",
-            message=f"{job.slot} raised {type(error).__name__}: {error}",
+            message=f"{job.slot} raised {type(error).__name__}: {error}.",
             remedy=f"Read its log (`still show {key[:12]}`), mend the cause, then `still retry`.",
         )
     return Outcome(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from registry.assess import assess
 from registry.fold import State
-from registry.plans import ENVIRONMENT, PlanView, Site, SlotView, Status, assess
+from registry.plans import ENVIRONMENT, PlanView, Site, SlotView, Status
 from schemas.digest import Digest
 from schemas.events import GateEvaluated, Payload, ReleaseCut, RunReused
 from schemas.plan import PhaseSpec

@@ -9,6 +9,7 @@ differs is no product: the run fails with the difference in words.
 from __future__ import annotations
 
 from phases.contract import Context
+from phases.shapes import shapes_of_export
 from schemas.artifact import Kind, Product
 from schemas.plan import Made, Need, PhaseSpec, Slot
 from schemas.recipe import Recipe
@@ -19,12 +20,9 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
     section, export = recipe.conversion, recipe.export
     if section is None or export is None:
         return ()
-    shapes = [("prefill", length) for length in export.prefill]
-    if export.decode_capacity is not None:
-        shapes.append(("decode", export.decode_capacity))
     return tuple(
         Slot(
-            id=f"conversion/{mode}-{length}",
+            id=f"conversion/{shape.id}",
             phase="conversion",
             params={
                 "target": section.target,
@@ -32,12 +30,12 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
                 "threads": section.threads,
             },
             needs=tuple(
-                Need(role=role, slot=f"export/{mode}-{length}", output=role)
+                Need(role=role, slot=f"export/{shape.id}", output=role)
                 for role in ("export", "contract")
             ),
-            optional=mode == "prefill" and length != export.primary,
+            optional=shape.optional,
         )
-        for mode, length in shapes
+        for shape in shapes_of_export(export)
     )
 
 

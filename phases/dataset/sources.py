@@ -95,6 +95,8 @@ def read_source(
             yield Refused(where=where, why=error.message)
         except MalformedExampleError as error:
             yield Refused(where=where, why=str(error))
+        except RecursionError:
+            yield Refused(where=where, why="it is nested too deeply")
 
 
 def content_key(messages: Sequence[Message]) -> Digest:

@@ -8,8 +8,9 @@ that the decision read, so another verdict is another release.
 
 from __future__ import annotations
 
+from phases import needs
 from phases.contract import Context
-from phases.deployment.shapes import shapes_of_export
+from phases.shapes import shapes_of_export
 from schemas.artifact import Kind, Product
 from schemas.plan import Made, Need, PhaseSpec, Slot
 from schemas.recipe import Recipe
@@ -33,7 +34,7 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
 
 def _needs(recipe: Recipe) -> tuple[Need, ...]:
     assert recipe.export is not None  # noqa: S101  # [deployment] needs [conversion] needs [export]
-    needs = [
+    found = [
         Need(role=f"{output}/{s.id}", slot=f"{phase}/{s.id}", output=output, optional=s.optional)
         for s in shapes_of_export(recipe.export)
         for phase, output in (
@@ -42,11 +43,7 @@ def _needs(recipe: Recipe) -> tuple[Need, ...]:
             ("export", "contract"),
         )
     ]
-    if recipe.given.checkpoint is not None:
-        needs.append(Need(role="checkpoint", digest=recipe.given.checkpoint))
-    else:
-        needs.append(Need(role="checkpoint", slot="training", output="checkpoint"))
-    return tuple(needs)
+    return (*found, needs.checkpoint(recipe))
 
 
 SPEC = PhaseSpec(

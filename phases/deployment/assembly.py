@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from phases.deployment.request import Checkpoint, Graph, Request, VerdictRow
-from phases.deployment.shapes import Shape
+from phases.shapes import Shape
 from registry.manifest import ReleaseRows
 from schemas import canonical
 from schemas.digest import SHORT, Digest

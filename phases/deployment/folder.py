@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from phases.contract import Context, Input
 from phases.deployment.assembly import TOKENIZER, contract_path, export_path, package_path
 from phases.deployment.request import Checkpoint, Graph, Request, eos_of
-from phases.deployment.shapes import Shape
+from phases.shapes import Shape
 from schemas import canonical
 from schemas.contract import Contract
 from schemas.digest import Digest

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from phases.deployment.shapes import Shape, shapes_of
+from phases.shapes import Shape, shapes_of
 from schemas.contract import Contract
 from schemas.digest import Digest
 from schemas.policy import CheckResult, Tier, Verdict

@@ -9,6 +9,7 @@ the one student model, whoever's weights they are. The recipe of it is `work.py`
 
 from __future__ import annotations
 
+from phases import needs
 from phases.contract import Context
 from schemas.artifact import Kind, Product
 from schemas.plan import Made, Need, PhaseSpec, Slot
@@ -24,20 +25,16 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
 
 
 def _needs(recipe: Recipe) -> tuple[Need, ...]:
-    needs = []
+    assert recipe.teacher is not None  # noqa: S101  # [evaluation] needs [teacher]
+    text = needs.dataset(recipe)
+    assert text is not None  # noqa: S101  # … and a data set
+    teacher = Need(role="teacher", digest=recipe.teacher.model)
     if recipe.dataset is not None:
-        needs.append(Need(role="teacher", slot="dataset", output="teacher_model"))
-        needs.append(Need(role="dataset", slot="dataset", output="dataset"))
-    else:
-        assert recipe.teacher is not None  # noqa: S101  # [evaluation] needs [teacher]
-        needs.append(Need(role="teacher", digest=recipe.teacher.model))
-        needs.append(Need(role="dataset", digest=recipe.given.dataset))
+        teacher = Need(role="teacher", slot="dataset", output="teacher_model")
+    found = [teacher, text, needs.checkpoint(recipe)]
     if recipe.training is not None:
-        needs.append(Need(role="checkpoint", slot="training", output="checkpoint"))
-        needs.append(Need(role="untrained", slot="training", output="untrained"))
-    else:
-        needs.append(Need(role="checkpoint", digest=recipe.given.checkpoint))
-    return tuple(needs)
+        found.append(Need(role="untrained", slot="training", output="untrained"))
+    return tuple(found)
 
 
 def run(context: Context) -> tuple[Product, ...]:

@@ -10,9 +10,11 @@ the other slots' run keys, and so their results, as they are.
 
 from __future__ import annotations
 
+from phases import needs
 from phases.contract import Context
+from phases.shapes import shapes_of_export
 from schemas.artifact import Kind, Product
-from schemas.plan import Made, Need, PhaseSpec, Slot
+from schemas.plan import Made, PhaseSpec, Slot
 from schemas.recipe import Recipe
 
 
@@ -21,20 +23,15 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
     section = recipe.export
     if section is None:
         return ()
-    shapes = [("prefill", length) for length in section.prefill]
-    if section.decode_capacity is not None:
-        shapes.append(("decode", section.decode_capacity))
-    made = Need(role="checkpoint", slot="training", output="checkpoint")
-    given = Need(role="checkpoint", digest=recipe.given.checkpoint)
     return tuple(
         Slot(
-            id=f"export/{mode}-{length}",
+            id=f"export/{shape.id}",
             phase="export",
-            params={"mode": mode, "length": length, "threads": section.threads},
-            needs=(made if recipe.training else given,),
-            optional=mode == "prefill" and length != section.primary,
+            params={"mode": shape.mode, "length": shape.length, "threads": section.threads},
+            needs=(needs.checkpoint(recipe),),
+            optional=shape.optional,
         )
-        for mode, length in shapes
+        for shape in shapes_of_export(section)
     )
 
 

@@ -12,8 +12,11 @@ no token, because none of its merges joins an ASCII digit to anything.
 
 from __future__ import annotations
 
+import io
 import shutil
+from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 from phases.untrusted import check_gguf
 from schemas.errors import PhaseError
@@ -35,35 +38,34 @@ def dequantise(gguf: Path, folder: Path) -> None:
     half = folder.with_name(folder.name + ".half")
     with writing(folder.parent):
         shutil.rmtree(half, ignore_errors=True)
-        shutil.rmtree(folder.with_name(folder.name + ".link"), ignore_errors=True)
         half.mkdir(parents=True)
-        _convert(_linked(gguf, folder.with_name(folder.name + ".link")), half)
+        (half / _NAME).symlink_to(gguf.resolve())
+        for part in _read(half):
+            part.save_pretrained(half)
+        (half / _NAME).unlink()
         half.rename(folder)
 
 
-def _linked(gguf: Path, place: Path) -> Path:
-    place.mkdir()
-    (place / _NAME).symlink_to(gguf.resolve())
-    return place
-
-
-def _convert(source: Path, target: Path) -> None:
+def _read(source: Path) -> tuple[Any, Any]:
+    """The model and the tokenizer of the GGUF file in the folder `source`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     quiet()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            gguf_file=_NAME,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, gguf_file=_NAME, local_files_only=True, trust_remote_code=False
-        )
+        # The bar of this one conversion does not know about disable_progress_bar.
+        with redirect_stderr(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                gguf_file=_NAME,
+                dtype=torch.float32,
+                quantization_config=GgufConfig(dequantize=True),
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, gguf_file=_NAME, local_files_only=True, trust_remote_code=False
+            )
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         raise PhaseError(
             f"The GGUF teacher cannot be read: {error}",
@@ -71,8 +73,7 @@ def _convert(source: Path, target: Path) -> None:
             " or give the teacher as a Hugging Face folder.",
             code="teacher.unsupported_gguf",
         ) from error
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    return model, tokenizer
 
 
 def quiet() -> None:

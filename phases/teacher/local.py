@@ -161,7 +161,9 @@ def _choose(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -
 
     if sampling.temperature == 0:
         return int(logits.argmax())
-    probabilities, ids = (logits / sampling.temperature).softmax(-1).sort(descending=True)
+    # Stable: equal probabilities, which bf16 makes often, keep the order of their ids.
+    scaled = (logits / sampling.temperature).softmax(-1)
+    probabilities, ids = scaled.sort(descending=True, stable=True)
     before = probabilities.cumsum(-1) - probabilities
     kept = probabilities.where(before < sampling.top_p, 0.0)
     return int(ids[torch.multinomial(kept, 1, generator=random)])

@@ -42,4 +42,6 @@ SPEC = PhaseSpec(
         Made(role="report", kind=Kind.REPORT),
     ),
     tools=("torch", "safetensors", "numpy", "pyarrow"),
+    # An hour of training on leaked or private data is an hour lost.
+    start_gates=("dataset.schema", "dataset.leakage", "dataset.privacy"),
 )

@@ -11,7 +11,9 @@ Source of the gates: docs/design.md; of the two modes: phases/mil/interpreter.py
 
 from __future__ import annotations
 
+from phases import needs
 from phases.contract import Context
+from phases.shapes import shapes_of_export
 from schemas.artifact import Kind, Product
 from schemas.plan import Made, Need, PhaseSpec, Slot
 from schemas.recipe import Recipe
@@ -22,40 +24,24 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
     section, export = recipe.verification, recipe.export
     if section is None or export is None:
         return ()
-    shapes = [("prefill", length) for length in export.prefill]
-    if export.decode_capacity is not None:
-        shapes.append(("decode", export.decode_capacity))
+    # Without a data set the contract's golden tokens are the text.
+    text = needs.dataset(recipe)
     return tuple(
         Slot(
-            id=f"verification/{mode}-{length}",
+            id=f"verification/{shape.id}",
             phase="verification",
             params=section.to_json(),
             needs=(
-                Need(role="mlpackage", slot=f"conversion/{mode}-{length}", output="mlpackage"),
-                Need(role="contract", slot=f"export/{mode}-{length}", output="contract"),
-                Need(role="export", slot=f"export/{mode}-{length}", output="export"),
-                *_checkpoint(recipe),
-                *_dataset(recipe),
+                Need(role="mlpackage", slot=f"conversion/{shape.id}", output="mlpackage"),
+                Need(role="contract", slot=f"export/{shape.id}", output="contract"),
+                Need(role="export", slot=f"export/{shape.id}", output="export"),
+                needs.checkpoint(recipe),
+                *((text,) if text else ()),
             ),
-            optional=mode == "prefill" and length != export.primary,
+            optional=shape.optional,
         )
-        for mode, length in shapes
+        for shape in shapes_of_export(export)
     )
-
-
-def _checkpoint(recipe: Recipe) -> tuple[Need, ...]:
-    if recipe.training is not None:
-        return (Need(role="checkpoint", slot="training", output="checkpoint"),)
-    return (Need(role="checkpoint", digest=recipe.given.checkpoint),)
-
-
-def _dataset(recipe: Recipe) -> tuple[Need, ...]:
-    """Where held-out text comes from; without any, the contract's golden tokens are used."""
-    if recipe.dataset is not None:
-        return (Need(role="dataset", slot="dataset", output="dataset"),)
-    if recipe.given.dataset is not None:
-        return (Need(role="dataset", digest=recipe.given.dataset),)
-    return ()
 
 
 SPEC = PhaseSpec(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -46,8 +47,11 @@ def _imported(arguments: list[str], cwd: Path) -> set[str]:
 
 
 def test_the_version_is_the_one_of_the_package(still: Still) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == VERSION
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    hatch = document["tool"]["hatch"]["version"]
+    found = re.search(hatch["pattern"], (ROOT / hatch["path"]).read_text(encoding="utf-8"))
+    assert found
+    assert found["version"] == VERSION
     assert still("--version").out == f"still {VERSION}\n"
 
 

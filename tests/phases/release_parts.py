@@ -10,7 +10,7 @@ from typing import Any
 from phases.contract import Context, Input, Put
 from phases.deployment import slots
 from phases.deployment.request import Checkpoint, Graph, Request
-from phases.deployment.shapes import Shape
+from phases.shapes import Shape
 from registry.manifest import ArtifactRow, ReleaseRows
 from schemas import canonical
 from schemas.artifact import Kind

@@ -11,9 +11,10 @@ from typing import Any
 
 from blake3 import blake3
 
+from registry.assess import assess
 from registry.decide import Record, Start, decide
 from registry.fold import State
-from registry.plans import PlanView, Site, SlotView, assess
+from registry.plans import PlanView, Site, SlotView
 from schemas import canonical
 from schemas.artifact import Kind, Parent
 from schemas.digest import Digest

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 
+from registry.assess import assess
 from registry.decide import decide
-from registry.plans import Reason, Status, assess
+from registry.plans import Reason, Status
 from schemas.events import (
     GateWaived,
     PlanRequested,

@@ -1,0 +1,326 @@
+"""How far a plan is: the pure assessment of its slots and gates.
+
+`assess(state, plan, catalog, site, now)` reads the folded state and answers with the values of
+`registry/plans.py`; the same view feeds decisions, `still why`, `still gates` and the release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from registry.fold import Run, State
+from registry.plans import (
+    ENVIRONMENT,
+    MAX_ATTEMPTS,
+    GateView,
+    PlanView,
+    Reason,
+    Site,
+    SlotView,
+    Status,
+)
+from registry.runkey import run_key
+from schemas.artifact import Parent
+from schemas.digest import SHORT, Digest
+from schemas.plan import Need, PhaseSpec, Slot
+from schemas.policy import Policy, Verdict, applies, phase_of
+from schemas.recipe import Recipe
+
+
+def enumerate_slots(
+    recipe: Recipe, catalog: Sequence[PhaseSpec]
+) -> tuple[tuple[PhaseSpec, Slot], ...]:
+    """The slots of a resolved recipe, in catalog order (which is a topological order)."""
+    return tuple((spec, slot) for spec in catalog for slot in spec.slots(recipe))
+
+
+def assess(  # the state, what it is asked about, and where and when
+    state: State,
+    plan: Digest,
+    catalog: Sequence[PhaseSpec],
+    site: Site,
+    now: str,
+    *,
+    fresh: bool = False,
+) -> PlanView:
+    """The plan as it stands at `now` (RFC 3339 UTC). Raises KeyError for an unknown plan.
+
+    fresh: as if it were asked for now: filled slots are keyed again with today's versions.
+    """
+    recipe = state.recipe(plan)
+    assessor = _Assessor(state, plan, recipe, site, now)
+    assessor.fresh = fresh
+    for spec, slot in enumerate_slots(recipe, catalog):
+        assessor.add(spec, slot)
+    return PlanView(
+        plan=plan,
+        recipe=recipe,
+        slots=tuple(assessor.views.values()),
+        gates=assessor.all_gates(),
+    )
+
+
+class _Assessor:
+    """Walks the slots in order, remembering what each one came to."""
+
+    def __init__(self, state: State, plan: Digest, recipe: Recipe, site: Site, now: str) -> None:
+        self.state, self.plan, self.recipe = state, plan, recipe
+        self.site, self.now = site, now
+        self.policy: Policy = state.policy(recipe.policy)
+        self.required = self.policy.tiers.get(recipe.tier, ())
+        self.views: dict[str, SlotView] = {}
+        self.gates: dict[tuple[str, str], GateView] = {}
+        self.fresh = False
+
+    def add(self, spec: PhaseSpec, slot: Slot) -> None:
+        """Assess one slot and the gates over it."""
+        view = self._view(spec, slot)
+        self.views[slot.id] = view
+        for name, rule in self.policy.gates.items():
+            if applies(name, rule, slot.id) and view.status is not Status.SKIPPED:
+                self.gates[name, slot.id] = self._gate(name, view)
+
+    # -- slots ---------------------------------------------------------------------------------
+
+    def _view(self, spec: PhaseSpec, slot: Slot) -> SlotView:
+        if spec.seals and (view := self._before_sealing(spec, slot)):
+            return view
+        inputs: list[Parent] = []
+        for need in slot.needs:
+            if spec.seals and need.optional and self._left_out(need):
+                continue
+            found, trouble = self._input(spec, slot, need)
+            if trouble:
+                return trouble
+            if found:
+                inputs.append(Parent(role=need.role, digest=found))
+        if view := self._closed_start_gate(spec, slot):
+            return view
+        return self._keyed(spec, slot, tuple(inputs))
+
+    def _before_sealing(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
+        """A sealing slot waits until all else has settled and every required gate is open."""
+        moving = (Status.READY, Status.RUNNING, Status.WAITING)
+        for view in self.views.values():
+            if view.status in moving:
+                return _plain(spec, slot, Status.WAITING, Reason.OTHERS_UNSETTLED, view.slot.id)
+        for gate in self.all_gates():
+            if gate.required and gate.blocking and not gate.open:
+                status = Status.BLOCKED if gate.judged or not gate.subject else Status.WAITING
+                reason = Reason.GATE_CLOSED if status is Status.BLOCKED else Reason.GATE_PENDING
+                return _plain(spec, slot, status, reason, _gate_text(gate))
+        return None
+
+    def _left_out(self, need: Need) -> bool:
+        """Whether an optional shape stays out of the release: a required gate over it is closed."""
+        shape = need.role.partition("/")[2]
+        return any(
+            gate.required and not gate.open
+            for (_, slot_id), gate in self.gates.items()
+            if slot_id.partition("/")[2] == shape
+        )
+
+    def _input(
+        self, spec: PhaseSpec, slot: Slot, need: Need
+    ) -> tuple[Digest | None, SlotView | None]:
+        """The digest that meets a need, or the view that the slot gets because it is not met."""
+        if need.digest is not None:
+            return need.digest, None
+        assert need.slot is not None  # noqa: S101  # a need names a digest or a slot
+        assert need.output is not None  # noqa: S101
+        source = self.views[need.slot]
+        detail = f"{need.role} from {need.slot}"
+        if source.status is Status.FILLED:
+            return source.outputs[need.output], None
+        if source.status in (Status.FAILED, Status.SKIPPED, Status.BLOCKED):
+            if need.optional:
+                return None, None
+            if slot.optional:
+                return None, _plain(spec, slot, Status.SKIPPED, Reason.INPUT_SKIPPED, detail)
+            return None, _plain(spec, slot, Status.BLOCKED, Reason.INPUT_FAILED, detail)
+        return None, _plain(spec, slot, Status.WAITING, Reason.INPUT_PENDING, detail)
+
+    def _closed_start_gate(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
+        sources = {need.slot for need in slot.needs if need.slot}
+        for name in spec.start_gates:
+            for (gate_name, slot_id), gate in self.gates.items():
+                if gate_name != name or slot_id not in sources or gate.open:
+                    continue
+                if not gate.judged:
+                    reason, status = Reason.GATE_PENDING, Status.WAITING
+                elif slot.optional:
+                    reason, status = Reason.GATE_CLOSED, Status.SKIPPED
+                else:
+                    reason, status = Reason.GATE_CLOSED, Status.BLOCKED
+                return _plain(spec, slot, status, reason, _gate_text(gate))
+        return None
+
+    def _keyed(self, spec: PhaseSpec, slot: Slot, inputs: tuple[Parent, ...]) -> SlotView:
+        params = dict(slot.params)
+        if spec.seals:
+            params |= {"plan": self.plan, "verdicts": [_row(g) for g in self.all_gates()]}
+        known = self._pinned(spec, slot, params, inputs)
+        if known:
+            return self._found(spec, slot, params, inputs, known, dict(known.started.tools))
+        tools = {t: self.site.versions[t] for t in spec.tools if t in self.site.versions}
+        key = run_key(
+            phase=spec.name, version=spec.version, params=params, inputs=inputs, tools=tools
+        )
+        return self._found(spec, slot, params, inputs, self.state.runs.get(key), tools, key)
+
+    def _pinned(
+        self, spec: PhaseSpec, slot: Slot, params: Mapping[str, Any], inputs: tuple[Parent, ...]
+    ) -> Run | None:
+        """The run that already fills the slot, while only tool or phase versions have changed.
+
+        A finished plan stays finished when a package is upgraded; asking for it again re-keys it.
+        """
+        run = self.state.runs.get(self.state.filled.get((self.plan, slot.id), ""))
+        if self.fresh or run is None or run.seq < self.state.requested.get(self.plan, 0):
+            return None
+        same = run_key(
+            phase=spec.name,
+            version=run.started.phase_version,
+            params=params,
+            inputs=inputs,
+            tools=run.started.tools,
+        )
+        return run if same == run.key else None
+
+    def _found(  # noqa: PLR0917  # private, and called in one way
+        self,
+        spec: PhaseSpec,
+        slot: Slot,
+        params: Mapping[str, Any],
+        inputs: tuple[Parent, ...],
+        run: Run | None,
+        tools: Mapping[str, str],
+        key: Digest | None = None,
+    ) -> SlotView:
+        status, reason, detail = self._standing(slot, run)
+        return SlotView(
+            slot=slot,
+            spec=spec,
+            status=status,
+            reason=reason,
+            detail=detail,
+            key=run.key if run else key,
+            inputs=inputs,
+            params=params,
+            tools=tools,
+            run=run,
+            attempt=1 if run is None or self._reopened(run) else run.attempts + 1,
+        )
+
+    def _standing(  # noqa: PLR0911  # one line a case
+        self, slot: Slot, run: Run | None
+    ) -> tuple[Status, Reason, str]:
+        if run is None:
+            return Status.READY, Reason.NEW, ""
+        if run.status == "succeeded":
+            own = (run.started.plan, run.started.slot) == (self.plan, slot.id)
+            reason = Reason.SUCCEEDED if own else Reason.REUSED
+            return Status.FILLED, reason, f"run {run.key[:SHORT]}"
+        if run.status == "started":
+            return Status.RUNNING, Reason.RUNS, f"run {run.key[:SHORT]}, attempt {run.attempts}"
+        if self._reopened(run):
+            return Status.READY, Reason.RETRY, f"run {run.key[:SHORT]}"
+        if run.status == "failed":
+            text = run.error.message if run.error else ""
+            return Status.FAILED, Reason.RUN_FAILED, f"run {run.key[:SHORT]}: {text}"
+        if run.attempts >= MAX_ATTEMPTS:
+            return Status.FAILED, Reason.RUN_DIED, f"run {run.key[:SHORT]}: {run.reason}"
+        return Status.READY, Reason.RETRY, f"run {run.key[:SHORT]}: {run.reason}"
+
+    def _reopened(self, run: Run) -> bool:
+        return self.state.requested.get(self.plan, 0) > run.seq or run.attempts == 0
+
+    # -- gates ---------------------------------------------------------------------------------
+
+    def _gate(self, name: str, view: SlotView) -> GateView:
+        report = view.outputs.get("report")
+        published = self.state.from_run(report) if report else None
+        subject = published.fact.facts.get("subject") if published else None
+        return self._judged(name, view.slot.id, subject, report, blocking=not view.slot.optional)
+
+    def _judged(
+        self,
+        name: str,
+        slot: str,
+        subject: Digest | None,
+        evidence: Digest | None,
+        *,
+        blocking: bool,
+    ) -> GateView:
+        policy = self.recipe.policy
+        key = (name, subject or "", evidence or "", policy)
+        found = self.state.verdicts.get(key)
+        return GateView(
+            gate=name,
+            slot=slot,
+            required=name in self.required,
+            blocking=blocking,
+            verdict=found.fact.verdict if found else Verdict.NOT_RUN,
+            subject=subject,
+            evidence=evidence,
+            policy=policy,
+            checks=found.fact.checks if found else (),
+            seq=found.seq if found else None,
+            waiver=self.state.waiver(name, subject, self.now) if subject else None,
+            judged=found is not None,
+        )
+
+    def _environment_gates(self) -> list[GateView]:
+        used = [v.run.environment for v in self.views.values() if v.run and v.outputs]
+        subjects = dict.fromkeys(d for d in used if d) or {self.site.environment: None}
+        names = [n for n in self.policy.gates if phase_of(n) == ENVIRONMENT]
+        return [
+            self._judged(name, ENVIRONMENT, subject, subject, blocking=True)
+            for name in names
+            for subject in subjects
+        ]
+
+    def all_gates(self) -> tuple[GateView, ...]:
+        """Every gate of the plan; a required one that no slot feeds is `not_run`."""
+        found = [*self._environment_gates(), *self.gates.values()]
+        fed = {g.gate for g in found}
+        unfed = [
+            self._judged(name, "(no slot)", None, None, blocking=True)
+            for name in self.required
+            if name not in fed
+        ]
+        return tuple(found + unfed)
+
+
+def _plain(spec: PhaseSpec, slot: Slot, status: Status, reason: Reason, detail: str) -> SlotView:
+    return SlotView(slot=slot, spec=spec, status=status, reason=reason, detail=detail)
+
+
+def _gate_text(gate: GateView) -> str:
+    over = f" over {gate.subject[:SHORT]}" if gate.subject else ""
+    return f"{gate.gate} ({gate.slot}{over}): {gate.verdict}"
+
+
+def _row(gate: GateView) -> dict[str, Any]:
+    """A gate as the release's run key holds it: what it said, on what, and who waived it."""
+    waiver = gate.waiver
+    return {
+        "gate": gate.gate,
+        "slot": gate.slot,
+        "subject": gate.subject,
+        "evidence": gate.evidence,
+        "policy": gate.policy,
+        "verdict": str(gate.verdict),
+        "required": gate.required,
+        "checks": [c.to_json() for c in gate.checks],
+        "seq": gate.seq,
+        "waiver": None
+        if waiver is None
+        else {
+            "author": waiver.fact.author,
+            "reason": waiver.fact.reason,
+            "until": waiver.fact.until,
+            "seq": waiver.seq,
+        },
+    }
