@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .still import events, still, still_json
+from .still import LIMIT_SECONDS, command, environment, events, still, still_json
 from .tiny import write
 
 pytestmark = pytest.mark.slow
@@ -155,13 +157,21 @@ def test_a_tier_that_needs_a_mac_gets_no_release_here(
     assert "verification.device_predict" in told.stdout + told.stderr
 
 
-def test_the_release_is_byte_deterministic_in_another_registry(
+def test_two_runs_side_by_side_share_the_work_and_make_the_same_bytes_again(
     made: tuple[Path, Path], release: Path, tmp_path: Path
 ) -> None:
     _, recipe = made
     other = tmp_path / "still"
     still(other, "init")
-    still(other, "run", str(recipe))
+    both = [
+        subprocess.Popen(
+            command(other, "run", str(recipe)), stdout=subprocess.DEVNULL, env=environment()
+        )
+        for _ in range(2)
+    ]
+    assert [process.wait(LIMIT_SECONDS) for process in both] == [0, 0]
+    started = Counter(e["data"]["run"] for e in events(other) if e["type"] == "run.started")
+    assert max(started.values()) == 1
     out = tmp_path / "release"
     still(other, "manifest", "--out", str(out))
     ours, theirs = (_files(folder) for folder in (release, out))
