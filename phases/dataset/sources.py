@@ -141,8 +141,6 @@ def _from_line(line: _Line, section: DatasetSection) -> Example:
     if bool(line.messages) == (line.prompt is not None):
         raise MalformedExampleError("an example has either `messages` or `prompt`")
     messages = line.messages or (Message(role="user", content=line.prompt or ""),)
-    if messages[-1].role not in ("user", "tool"):
-        raise MalformedExampleError("the last message is not the user's; answers go into `answer`")
     tools = tuple(map(normalise_tool, line.tools))
     call = parse_call(line.answer or "")
     if tools and call and (fault := call_fault(call, tools)):
@@ -157,6 +155,8 @@ def _example(
     acceptable: dict[str, tuple[Any, ...]] | None,
     section: DatasetSection,
 ) -> Example:
+    if not messages or messages[-1].role not in ("user", "tool"):
+        raise MalformedExampleError("the last message is not the user's; answers go into `answer`")
     given = section.answers == "given"
     chat = _with_system(messages, section.system, instructions(tools))
     return Example(

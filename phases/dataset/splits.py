@@ -4,7 +4,8 @@ Examples that share a tag (a function name, or their content) belong together; s
 share one with any of these (union-find). Such a group is never divided between splits. Groups come
 in the order of their smallest content hash, which nobody chooses. Each goes, whole, to the split
 that is farthest from what was asked among those it still fits; groups that fit none fill what is
-missing at the end, and the rest of them is left out.
+missing at the end, and the rest of them is left out. Should that leave a split short, the largest
+groups choose first instead: less even, but it wastes least.
 """
 
 from __future__ import annotations
@@ -44,22 +45,40 @@ class Assignment:
 
 def assign(items: Sequence[Item], wanted: Mapping[Split, int]) -> Assignment:
     """Fill the splits as far as the items allow; whoever asked compares `sizes`."""
-    groups = _groups(items)
+    by_hash = _groups(items)
+    found = _fill(by_hash, wanted, cut_at_once=False)
+    if found.sizes == dict(wanted):
+        return found
+    return _fill(sorted(by_hash, key=len, reverse=True), wanted, cut_at_once=True)
+
+
+def _fill(
+    groups: Sequence[list[Digest]], wanted: Mapping[Split, int], *, cut_at_once: bool
+) -> Assignment:
+    """Give each group to a split, in order; cut those that fit none, at once or at the end."""
     splits: dict[Split, list[Digest]] = {split: [] for split in SPLITS}
     surplus: list[Digest] = []
-    misfits = []
+    misfits: list[list[Digest]] = []
+
+    def room(split: Split) -> int:
+        return wanted[split] - len(splits[split])
+
+    def cut(group: list[Digest]) -> None:
+        neediest = max(SPLITS, key=room)
+        kept = room(neediest)
+        splits[neediest] += group[:kept]
+        surplus.extend(group[kept:])
+
     for group in groups:
-        room: dict[Split, int] = {s: wanted[s] - len(splits[s]) for s in SPLITS}
-        fitting: list[Split] = [s for s in SPLITS if len(group) <= room[s]]
+        fitting = [split for split in SPLITS if len(group) <= room(split)]
         if fitting:
-            splits[max(fitting, key=lambda s: room[s] / wanted[s])] += group
+            splits[max(fitting, key=lambda s: room(s) / wanted[s])] += group
+        elif cut_at_once:
+            cut(group)
         else:
             misfits.append(group)
     for group in misfits:
-        room = {s: wanted[s] - len(splits[s]) for s in SPLITS}
-        neediest: Split = max(SPLITS, key=lambda s: room[s])
-        splits[neediest] += group[: room[neediest]]
-        surplus += group[room[neediest] :]
+        cut(group)
     return Assignment(
         splits={split: sorted(keys) for split, keys in splits.items()},
         surplus=surplus,

@@ -40,7 +40,9 @@ def dequantise(gguf: Path, folder: Path) -> None:
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
         (half / _NAME).symlink_to(gguf.resolve())
-        for part in _read(half):
+    parts = _read(half)
+    with writing(folder.parent):
+        for part in parts:
             part.save_pretrained(half)
         (half / _NAME).unlink()
         half.rename(folder)
@@ -66,7 +68,7 @@ def _read(source: Path) -> tuple[Any, Any]:
             tokenizer = AutoTokenizer.from_pretrained(
                 source, gguf_file=_NAME, local_files_only=True, trust_remote_code=False
             )
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         raise PhaseError(
             f"The GGUF teacher cannot be read: {error}",
             remedy="Use an architecture and quantisation that transformers reads from GGUF,"

@@ -1,0 +1,145 @@
+"""What counts as private, and what only looks like it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from phases.dataset.privacy import KINDS, hits, strings
+
+ALLOWED = ("example.com", "example.org")
+
+
+def found(text: str) -> dict[str, int]:
+    return {kind: n for kind, n in hits([text], ALLOWED).items() if n}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "alice@example.com",
+        "Write to <j.doe+news@mail.firm.co.uk>, please",
+        "mailto:a_b%c@x-y.org.",
+        "(bob@host.museum)",
+    ],
+)
+def test_e_mail_addresses_are_found(text: str) -> None:
+    assert found(text) == {"email": 1}
+
+
+@pytest.mark.parametrize("text", ["a@b", "@handle", "x @ y.com", "3@4.5", "user@localhost", "a@@b"])
+def test_what_only_has_an_at_sign_is_no_address(text: str) -> None:
+    assert found(text) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+14155550132",
+        "+1 415 555 0132",
+        "+44 20 7946 0958",
+        "+49 (30) 901820",
+        "call +33-1-23-45-67-89 now",
+        "(415) 555-0132",
+        "(415)555-0132.",
+        "415-555-0132",
+        "415.555.0132",
+        "1-800-555-0199",
+        "415 555-0132",
+        "020 7946 0958",
+        "tel:415-555-0132",
+        "+1.415.555.0132",
+    ],
+)
+def test_phone_numbers_are_found(text: str) -> None:
+    assert found(text) == {"phone": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4155550132",
+        "2023-10-01",
+        "01-02-2023",
+        "2023-10-01 12:30:00",
+        "20231001-123456",
+        "12.05.2024",
+        "order 123-45-6789",
+        "0000-0000-0000",
+        "4111 1111 1111 1111",
+        "192.168.100.200",
+        "1,234,567.89",
+        "3.14159265358979",
+        "the numbers 100 200 3000",
+        "+5 degrees, +12.5",
+        "+1.2345678901",
+        "between +10 -20 +30",
+        "x+12345678",
+        "1e+10000000",
+        "[415, 555, 0132]",
+        "ISBN 978-3-16-148410-0",
+        "v1.222.333.4444",
+        "$1.200.000",
+    ],
+)
+def test_other_numbers_are_no_phone_numbers(text: str) -> None:
+    assert found(text) == {}
+
+
+def test_uuids_are_found_and_other_hex_is_not() -> None:
+    assert found("id 123e4567-E89B-12d3-a456-426614174000.") == {"uuid": 1}
+    assert found("123e4567-e89b-12d3-a456-4266141740001") == {}
+    assert found("123e4567e89b12d3a456426614174000") == {}
+    assert found("x123e4567-e89b-12d3-a456-426614174000") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://evil.org/path",
+        "see http://192.168.1.1.",
+        "HTTPS://Evil.Org",
+        "ftp://files.net/x",
+        "https://user:secret@evil.org/",
+        "www.evil.org",
+        "http://[2001:db8::1]/",
+        "http://notexample.com",
+        "http://example.com.evil.org",
+        '{"url":"http://evil.org"}',
+    ],
+)
+def test_hosts_that_are_not_allowed_are_found(text: str) -> None:
+    assert found(text)["foreign_hosts"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.com/path?q=evil.org",
+        "http://api.EXAMPLE.com:8080",
+        "www.example.org.",
+        "evil.org without a scheme",
+        "a://b is allowed? no: one letter is a drive",
+        "http:// nothing",
+    ],
+)
+def test_allowed_hosts_and_plain_words_are_not(text: str) -> None:
+    assert found(text) == {}
+
+
+def test_every_text_counts_and_every_kind_is_reported() -> None:
+    counts = hits(["a@b.org and c@d.org", "e@f.org", "415-555-0132"], ALLOWED)
+    assert counts == {"email": 3, "phone": 1, "uuid": 0, "foreign_hosts": 0}
+    assert tuple(counts) == KINDS
+
+
+def test_texts_are_found_at_any_depth() -> None:
+    assert set(strings({"a": ["b", {"c": ("d", 1, None)}], "e": "f"})) == set("abcdef")
+
+
+@pytest.mark.parametrize("unit", ["a", "1", "1-", "+1 ", "a@", "a.", "http://", "(415) ", "0123-"])
+def test_no_text_makes_the_patterns_slow(unit: str) -> None:
+    begun = time.process_time()
+    hits([unit * (100_000 // len(unit))], ALLOWED)
+    assert time.process_time() - begun < 3
