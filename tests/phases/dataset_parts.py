@@ -103,7 +103,7 @@ class Sink:
     """The store, as the worker offers it."""
 
     def __init__(self, root: Path) -> None:
-        self.store = BlobStore(root)
+        self.store = BlobStore.create(root)
 
     def put_file(self, path: Path, *, sha256: bool = False) -> Put:
         del sha256

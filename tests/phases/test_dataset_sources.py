@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,9 +36,7 @@ def read(folder: Path, *lines: object, **section: Any) -> list[Example | Refused
     path = folder / "lines"
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    return list(
-        read_source(Source(format="jsonl", questions="0"), [path], a_section(**section))
-    )
+    return list(read_source(Source(format="jsonl", questions="0"), [path], a_section(**section)))
 
 
 def one(folder: Path, line: object, **section: Any) -> Example:
@@ -47,7 +46,7 @@ def one(folder: Path, line: object, **section: Any) -> Example:
 
 
 def bfcl(
-    folder: Path, questions: list[object], truths: list[object] | None, **section: Any
+    folder: Path, questions: Sequence[object], truths: Sequence[object] | None, **section: Any
 ) -> list[Example | Refused]:
     paths = [folder / "questions", folder / "answers"]
     for path, lines in zip(paths, (questions, truths or []), strict=True):
@@ -120,9 +119,7 @@ def test_empty_lines_are_nothing(tmp_path: Path) -> None:
 
 def test_a_missing_file_stops_everything(tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        list(
-            read_source(Source(format="jsonl", questions="0"), [tmp_path / "none"], a_section())
-        )
+        list(read_source(Source(format="jsonl", questions="0"), [tmp_path / "none"], a_section()))
 
 
 def test_bfcl_questions_meet_their_answers_by_id(tmp_path: Path) -> None:
@@ -147,7 +144,9 @@ def test_a_bfcl_question_without_an_answer_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ["wizard", "assistant"])
-def test_a_bfcl_chat_that_does_not_end_with_a_question_is_refused(tmp_path: Path, role: str) -> None:
+def test_a_bfcl_chat_that_does_not_end_with_a_question_is_refused(
+    tmp_path: Path, role: str
+) -> None:
     strange = question()
     strange["question"][0][0]["role"] = role
     (found,) = bfcl(tmp_path, [strange], [answer("q", 1)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ def key(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def items(tags: list[list[Hashable]]) -> list[Item]:
+def items(tags: Sequence[Sequence[Hashable]]) -> list[Item]:
     return [Item(key=key(i), tags=frozenset(each)) for i, each in enumerate(tags)]
 
 
@@ -79,7 +79,7 @@ def test_sharing_passes_through_a_third() -> None:
 
 
 def test_a_group_too_large_for_any_split_fills_one_and_leaves_the_rest() -> None:
-    tags: list[list[Hashable]] = [["big"]] * 10 + [[i] for i in range(4)]
+    tags: Sequence[Sequence[Hashable]] = [*[["big"]] * 10, *([i] for i in range(4))]
     found = assign(items(tags), wanted(5, 2, 2))
     assert found.sizes == wanted(5, 2, 2)
     assert len(found.surplus) == 5
@@ -91,7 +91,7 @@ def test_shared_counts_each_tag_once() -> None:
 
 
 def test_large_groups_choose_first_when_splits_would_stay_short() -> None:
-    tags: list[list[Hashable]] = [["five"]] * 5 + [[i] for i in range(4)]
+    tags: Sequence[Sequence[Hashable]] = [*[["five"]] * 5, *([i] for i in range(4))]
     for offset in range(20):
         moved = [Item(key=key(offset * 100 + i), tags=frozenset(t)) for i, t in enumerate(tags)]
         assert assign(moved, wanted(5, 2, 2)).sizes == wanted(5, 2, 2)
