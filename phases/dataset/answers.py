@@ -58,16 +58,21 @@ class Answered:
 
 
 def ask(terms: Terms, examples: Sequence[Example]) -> list[Asked]:
-    """Render and tokenise each chat; a prompt that leaves no room for an answer is left out."""
+    """Render and tokenise each chat.
+
+    Left out: a prompt that leaves no room for an answer, or has a token that the model has not.
+    """
     tokenizer = terms.teacher.tokenizer
     prompts = tokenizer.render([[m.to_json() for m in e.messages] for e in examples])
     asked = []
     for example, prompt in zip(examples, prompts, strict=True):
         token_ids = tuple(tokenizer.encode(prompt))
-        if 0 < len(token_ids) <= terms.section.max_tokens - _SHORTEST_ANSWER:
-            asked.append(Asked(example=example, prompt=prompt, token_ids=token_ids))
-        else:
+        if not token_ids or max(token_ids) >= terms.teacher.vocab_size:
+            terms.left_out["schema"] += 1  # transformers adds tokens that the model never had
+        elif len(token_ids) > terms.section.max_tokens - _SHORTEST_ANSWER:
             terms.left_out["too_long"] += 1
+        else:
+            asked.append(Asked(example=example, prompt=prompt, token_ids=token_ids))
     return asked
 
 
@@ -173,6 +178,8 @@ def _fault(terms: Terms, asked: Asked, answer: str, answer_ids: Sequence[int]) -
         return "too_long"
     if tokenizer.eos_ids.intersection(answer_ids) or tokenizer.decode(answer_ids) != answer:
         return "schema"  # it would end early, or be read as another text
+    if max(answer_ids) >= terms.teacher.vocab_size:
+        return "schema"
     if any(privacy.hits([answer], terms.section.allowed_hosts).values()):
         return "privacy"
     return None

@@ -64,13 +64,13 @@ def _fill(
         return wanted[split] - len(splits[split])
 
     def cut(group: list[Digest]) -> None:
-        neediest = max(SPLITS, key=room)
+        neediest: Split = max(SPLITS, key=room)
         kept = room(neediest)
         splits[neediest] += group[:kept]
         surplus.extend(group[kept:])
 
     for group in groups:
-        fitting = [split for split in SPLITS if len(group) <= room(split)]
+        fitting: list[Split] = [split for split in SPLITS if len(group) <= room(split)]
         if fitting:
             splits[max(fitting, key=lambda s: room(s) / wanted[s])] += group
         elif cut_at_once:

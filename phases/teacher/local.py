@@ -23,6 +23,7 @@ from phases.untrusted import check_model_folder
 from schemas import canonical
 from schemas.digest import Digest
 from schemas.errors import PhaseError
+from store.durable import reading
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,7 @@ class LocalTeacher:
         self._digest = digest
         self._model: Any = None
         self.tokenizer = ChatTokenizer.load(folder)
-        config = canonical.decode((folder / "config.json").read_bytes())
-        self.vocab_size = int(config["vocab_size"])
+        self.vocab_size = _vocab_size(folder)
 
     @property
     def identity(self) -> str:
@@ -101,6 +101,18 @@ class LocalTeacher:
         if self._model is None:
             self._model = _load(self._folder)
         return self._model
+
+
+def _vocab_size(folder: Path) -> int:
+    with reading(folder / "config.json"):
+        stated = canonical.decode((folder / "config.json").read_bytes()).get("vocab_size")
+    if not isinstance(stated, int) or stated < 1:
+        raise PhaseError(
+            "The teacher's config.json states no vocab_size.",
+            remedy="Give the folder of a causal language model.",
+            code="teacher.no_vocabulary",
+        )
+    return stated
 
 
 def _load(folder: Path) -> Any:  # noqa: ANN401  # transformers types its models loosely

@@ -165,6 +165,19 @@ def test_the_order_of_the_lines_changes_no_record(tmp_path: Path, teacher: Path)
     assert found[0] == found[1]
 
 
+def test_a_token_that_the_model_does_not_have_leaves_its_example_out(
+    tmp_path: Path, teacher: Path
+) -> None:
+    """Transformers adds `<|endoftext|>` to every BPE tokenizer that it makes from a GGUF file."""
+    file = write_gguf(tmp_path / "model.gguf", teacher)
+    odd = [
+        {"prompt": "Is this <|endoftext|>?", "answer": "yes"},
+        {"prompt": "Is this an end?", "answer": "<|endoftext|>"},
+    ]
+    found = figures(dataset.run(context(tmp_path / "gguf", file, *odd)))
+    assert found["left_out.schema"] == 2
+
+
 def test_a_gguf_teacher_is_published_as_a_folder(tmp_path: Path, teacher: Path) -> None:
     file = write_gguf(tmp_path / "model.gguf", teacher)
     from_file = by_role(dataset.run(context(tmp_path / "gguf", file)))

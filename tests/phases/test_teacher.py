@@ -221,6 +221,14 @@ def test_a_folder_that_asks_to_run_its_code_is_refused(tmp_path: Path) -> None:
         LocalTeacher(bad, digest=DIGEST)
 
 
+def test_a_model_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
+    odd = parts.write_teacher(tmp_path / "odd")
+    config = json.loads((odd / "config.json").read_text()) | {"vocab_size": None}
+    (odd / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StillError, match="vocab_size"):
+        LocalTeacher(odd, digest=DIGEST)
+
+
 def test_an_architecture_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     odd = parts.write_teacher(tmp_path / "odd")
     config = json.loads((odd / "config.json").read_text())
