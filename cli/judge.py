@@ -143,9 +143,7 @@ def retry(
 
 def has_failed(run: Run) -> bool:
     """Whether a run has ended without success and will not be tried again by itself."""
-    from registry.plans import MAX_ATTEMPTS
-
-    return run.status == "failed" or (run.status == "abandoned" and run.attempts >= MAX_ATTEMPTS)
+    return run.status == "failed" or run.given_up
 
 
 def _failed_run(state: State, failed: dict[Digest, Run], text: str) -> Run:

@@ -22,7 +22,10 @@ from phases.job import Job, Outcome, read_outcome, read_progress
 from registry.home import Home
 from schemas import canonical
 from schemas.digest import Digest
-from store.durable import replace_durably
+from store.durable import replace_durably, writing
+
+# -P: the user's current folder must not shadow our modules.
+_WORKER = (sys.executable, "-P", "-m", "phases.worker")
 
 _LOG_TAIL = 400
 """Characters of a dead worker's log that its `run.abandoned` quotes."""
@@ -39,8 +42,9 @@ class Launcher:
     def locked(self, key: Digest) -> Iterator[int | None]:
         """The lock of a run's folder as an open descriptor; None when a live worker has it."""
         folder = self._home.run(key)
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,16 +55,27 @@ class Launcher:
         finally:
             os.close(descriptor)
 
-    def start(self, job: Job, lock: int) -> None:
-        """Start a worker on a job; it inherits the lock, and so does nobody else."""
+    def prepare(self, job: Job) -> None:
+        """Lay out a run's folder for the next attempt. The caller holds its lock.
+
+        Raises StorageError.
+        """
         folder = self._home.run(job.run)
         shutil.rmtree(folder / "inputs", ignore_errors=True)
-        for stale in ("outcome.json", "progress.json"):
-            (folder / stale).unlink(missing_ok=True)
+        with writing(folder):
+            for stale in ("outcome.json", "progress.json", "stopped"):
+                (folder / stale).unlink(missing_ok=True)
         replace_durably(folder / "job.json", canonical.encode(job.to_json()))
-        with (folder / f"log.{job.attempt}").open("ab") as log:
+
+    def start(self, job: Job, lock: int) -> None:
+        """Start a worker on a prepared job; it inherits the lock, and so does nobody else.
+
+        Raises StorageError.
+        """
+        folder = self._home.run(job.run)
+        with writing(folder), (folder / f"log.{job.attempt}").open("ab") as log:
             self._children[job.run] = subprocess.Popen(
-                [sys.executable, "-m", "phases.worker", str(self._home.root.resolve()), job.run],
+                [*_WORKER, str(self._home.root.resolve()), job.run],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -102,6 +117,10 @@ class Launcher:
         text = log.read_text(encoding="utf-8", errors="replace").strip()
         return f"{how}; its log ends: {text[-_LOG_TAIL:]}" if text else how
 
+    def stopped(self, key: Digest) -> bool:
+        """Whether this run's worker was ended on purpose."""
+        return (self._home.run(key) / "stopped").exists()
+
     def clear(self, key: Digest) -> None:
         """Remove what a recorded run no longer needs: scratch and input links."""
         self._children.pop(key, None)
@@ -111,8 +130,9 @@ class Launcher:
 
     def stop_all(self) -> None:
         """End the workers that this process started; their runs can be taken up again."""
-        for child in self._children.values():
+        for key, child in self._children.items():
             if child.poll() is None:
+                (self._home.run(key) / "stopped").touch()
                 child.terminate()
         for child in self._children.values():
             child.wait()

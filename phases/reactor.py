@@ -35,6 +35,7 @@ from registry.plans import PlanView, Site, SlotView
 from schemas import canonical
 from schemas.artifact import Kind, Parent, Product
 from schemas.digest import Digest
+from schemas.errors import InputError
 from schemas.event import Event
 from schemas.events import (
     ArtifactPublished,
@@ -46,6 +47,7 @@ from schemas.events import (
 )
 from schemas.plan import PhaseSpec
 from store.blobs import BlobStore
+from store.durable import writing
 from store.hashing import hash_bytes
 
 _POLL_SECONDS = 0.05
@@ -94,6 +96,7 @@ class Reactor:
             environment=hash_bytes(self._environment_bytes).digest,
             versions=self._probed.packages,
         )
+        self._tidied = False
         self._shown: dict[Digest, tuple[str, int]] = {}
         self.state = State()
         self.refresh()
@@ -146,7 +149,9 @@ class Reactor:
     @contextmanager
     def advancing(self) -> Iterator[bool]:
         """Hold `reactor.lock`; False when another process has it."""
-        descriptor = os.open(self._home.reactor_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with writing(self._home.root):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self._home.reactor_lock, flags, 0o644)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,7 +165,8 @@ class Reactor:
     def tick(self, plans: Iterable[Digest]) -> bool:
         """One tick; whether it recorded or started anything. The caller holds `reactor.lock`."""
         self.refresh()
-        if self._publish_environment():
+        self._tidy()
+        if self.record_environment():
             return True
         ended = [run for run in self.state.running() if self._collect(run)]
         if ended:
@@ -188,6 +194,15 @@ class Reactor:
         """End the workers that this process started; their runs are taken up again later."""
         self._launcher.stop_all()
 
+    def _tidy(self) -> None:
+        """Once: remove the scratch of runs whose recorder was killed before it could."""
+        if self._tidied:
+            return
+        self._tidied = True
+        for run in self.state.runs.values():
+            if run.status == "succeeded":
+                self._launcher.clear(run.key)
+
     def _wait_for_workers(self) -> None:
         """Until a worker ends. Others may append meanwhile; that is seen at the next tick."""
         while (runs := self.state.running()) and not any(self._launcher.ended(r.key) for r in runs):
@@ -207,7 +222,8 @@ class Reactor:
         self.refresh()
         return bool(done)
 
-    def _publish_environment(self) -> bool:
+    def record_environment(self) -> bool:
+        """Publish the environment unless it is the one last seen; whether it was recorded."""
         stored = self.site().environment
         if self.state.latest.get(Kind.ENVIRONMENT) == stored:
             return False
@@ -230,10 +246,31 @@ class Reactor:
             payloads: tuple[Payload, ...] = (self._abandoned(run),)
         else:
             payloads = self._ended(run, outcome)
-        recorded = self._append(payloads, unless=lambda e: _ends(e, run), run=run.key)
+        recorded = self._record_end(run, payloads)
         if recorded and outcome is not None and outcome.status == "succeeded":
             self._launcher.clear(run.key)
         return recorded
+
+    def _record_end(self, run: Run, payloads: Sequence[Payload]) -> bool:
+        def ended(event: Event) -> bool:
+            return _ends(event, run)
+
+        try:
+            return self._append(payloads, unless=ended, run=run.key)
+        except InputError as error:
+            # An outcome that no event can hold must not stop every later tick.
+            failed = RunFailed(
+                run=run.key,
+                phase=run.started.phase,
+                plan=run.started.plan,
+                slot=run.started.slot,
+                attempt=run.attempts,
+                code="run.unrecordable",
+                message=f"What {run.started.slot} made can not be recorded: {error.message}",
+                remedy="Shorten what the phase puts into its facts.",
+                seconds=0.0,
+            )
+            return self._append([failed], unless=ended, run=run.key)
 
     def _abandoned(self, run: Run) -> RunAbandoned:
         started = run.started
@@ -244,6 +281,7 @@ class Reactor:
             slot=started.slot,
             attempt=run.attempts,
             reason=self._launcher.cause(run.key, run.attempts),
+            stopped=self._launcher.stopped(run.key),
         )
 
     def _ended(self, run: Run, outcome: Outcome) -> tuple[Payload, ...]:
@@ -275,10 +313,12 @@ class Reactor:
             if lock is None:
                 return False
             key = view.key
+            job = self._job(start.plan, view, key)
+            self._launcher.prepare(job)
             fact = self._started(start.plan, view, key)
             if not self._append([fact], unless=lambda e: _starts(e, key), run=key):
                 return False
-            self._launcher.start(self._job(start.plan, view, key), lock)
+            self._launcher.start(job, lock)
         return True
 
     def _started(self, plan: Digest, view: SlotView, key: Digest) -> RunStarted:
@@ -310,7 +350,7 @@ class Reactor:
         )
 
     def _job_input(self, parent: Parent) -> JobInput:
-        found = self.state.from_run(parent.digest) or self.state.published(parent.digest)
+        found = self.state.publication(parent.digest, parent.role)
         assert found is not None  # noqa: S101  # a plan's inputs were published before
         fact = found.fact
         return JobInput(

@@ -16,9 +16,10 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from phases.catalog import phase_function
+from phases.catalog import CATALOG, phase_function
 from phases.contract import Context, Input, Put
 from phases.job import Failure, Job, JobInput, Outcome
 from registry.home import Home
@@ -32,6 +33,8 @@ from store.durable import replace_durably
 from store.trees import put_tree, read_tree
 
 _PROGRESS_SECONDS = 0.2
+_LONGEST_TEXT = 4000
+"""Characters of an error that an event carries."""
 
 
 class StoreSink:
@@ -70,8 +73,9 @@ class ProgressFile:
         shown = {k: float(v) for k, v in figures.items() if v == v and abs(v) != float("inf")}  # noqa: PLR0124  # not NaN
         note = {"label": label, "done": done, "total": total, "figures": shown}
         temp = self._path.with_suffix(".tmp")
-        temp.write_bytes(canonical.encode(note))
-        temp.replace(self._path)
+        with suppress(OSError):  # a full disk is for the work to meet, not for a note about it
+            temp.write_bytes(canonical.encode(note))
+            temp.replace(self._path)
 
 
 def execute(home: Home, key: Digest) -> Outcome:
@@ -83,12 +87,13 @@ def execute(home: Home, key: Digest) -> Outcome:
     failure = None
     try:
         products = _work(home, folder, job)
+        canonical.encode([product.to_json() for product in products])
     except StillError as error:
         traceback.print_exc()
-        failure = Failure(**error.as_dict())
+        failure = _failure(**error.as_dict())
     except Exception as error:  # noqa: BLE001  # whatever a phase raises ends this run, not the daemon
         traceback.print_exc()
-        failure = Failure(
+        failure = _failure(
             code="phase.crashed",
             message=f"{job.slot} raised {type(error).__name__}: {error}.",
             remedy=f"Read its log (`still show {key[:12]}`), mend the cause, then `still retry`.",
@@ -101,6 +106,16 @@ def execute(home: Home, key: Digest) -> Outcome:
         failure=failure,
         seconds=round(time.monotonic() - begun, 3),
     )
+
+
+def _failure(code: str, message: str, remedy: str) -> Failure:
+    """What of an error fits into an event; the log has the whole."""
+    return Failure(code=code, message=_recordable(message), remedy=_recordable(remedy))
+
+
+def _recordable(text: str) -> str:
+    plain = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return plain if len(plain) <= _LONGEST_TEXT else f"{plain[:_LONGEST_TEXT]} …"
 
 
 def _work(home: Home, folder: Path, job: Job) -> tuple[Product, ...]:
@@ -122,6 +137,7 @@ def _work(home: Home, folder: Path, job: Job) -> tuple[Product, ...]:
         registry=home,
     )
     products = phase_function(job.phase)(context)
+    _check_promise(job, products)
     if _stamps(store, job.inputs) != before:
         raise PhaseError(
             f"An input of {job.slot} changed while it ran.",
@@ -129,6 +145,18 @@ def _work(home: Home, folder: Path, job: Job) -> tuple[Product, ...]:
             code="worker.input_changed",
         )
     return products
+
+
+def _check_promise(job: Job, products: Sequence[Product]) -> None:
+    """A phase makes what its row of the catalog says: others are waiting for it by name."""
+    promised = {(m.role, m.kind) for spec in CATALOG if spec.name == job.phase for m in spec.makes}
+    made = {(product.role, product.kind) for product in products}
+    if made != promised:
+        raise PhaseError(
+            f"{job.slot} made {sorted(made)}, but its catalog row promises {sorted(promised)}.",
+            remedy="Mend the phase or its row in phases/catalog.py.",
+            code="phase.broken_promise",
+        )
 
 
 def _materialise(store: BlobStore, place: Path, wanted: JobInput) -> Input:

@@ -12,7 +12,6 @@ from typing import Any
 from registry.fold import Run, State
 from registry.plans import (
     ENVIRONMENT,
-    MAX_ATTEMPTS,
     GateView,
     PlanView,
     Reason,
@@ -21,7 +20,7 @@ from registry.plans import (
     Status,
 )
 from registry.runkey import run_key
-from schemas.artifact import Parent
+from schemas.artifact import Kind, Parent
 from schemas.digest import SHORT, Digest
 from schemas.plan import Need, PhaseSpec, Slot
 from schemas.policy import Policy, Verdict, applies, phase_of
@@ -71,6 +70,8 @@ class _Assessor:
         self.required = self.policy.tiers.get(recipe.tier, ())
         self.views: dict[str, SlotView] = {}
         self.gates: dict[tuple[str, str], GateView] = {}
+        self.left_out: set[str] = set()
+        """Gates over slots that were skipped: they have nothing to judge, and block nothing."""
         self.fresh = False
 
     def add(self, spec: PhaseSpec, slot: Slot) -> None:
@@ -78,7 +79,11 @@ class _Assessor:
         view = self._view(spec, slot)
         self.views[slot.id] = view
         for name, rule in self.policy.gates.items():
-            if applies(name, rule, slot.id) and view.status is not Status.SKIPPED:
+            if not applies(name, rule, slot.id):
+                continue
+            if view.status is Status.SKIPPED:
+                self.left_out.add(name)
+            else:
                 self.gates[name, slot.id] = self._gate(name, view)
 
     # -- slots ---------------------------------------------------------------------------------
@@ -143,7 +148,11 @@ class _Assessor:
 
     def _closed_start_gate(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
         sources = {need.slot for need in slot.needs if need.slot}
+        fed = {source.partition("/")[0] for source in sources}
         for name in spec.start_gates:
+            if phase_of(name) in fed and name not in self.policy.gates:
+                detail = f"{name}: the policy {self.policy.name} has no rule for it"
+                return _plain(spec, slot, Status.BLOCKED, Reason.GATE_CLOSED, detail)
             for (gate_name, slot_id), gate in self.gates.items():
                 if gate_name != name or slot_id not in sources or gate.open:
                     continue
@@ -177,7 +186,7 @@ class _Assessor:
         A finished plan stays finished when a package is upgraded; asking for it again re-keys it.
         """
         run = self.state.runs.get(self.state.filled.get((self.plan, slot.id), ""))
-        if self.fresh or run is None or run.seq < self.state.requested.get(self.plan, 0):
+        if run is None or self.fresh or self._asked_for_here():
             return None
         same = run_key(
             phase=spec.name,
@@ -187,6 +196,13 @@ class _Assessor:
             tools=run.started.tools,
         )
         return run if same == run.key else None
+
+    def _asked_for_here(self) -> bool:
+        """Whether the plan was asked for since the present environment was first seen."""
+        return (
+            self.state.latest.get(Kind.ENVIRONMENT) == self.site.environment
+            and self.state.requested.get(self.plan, 0) > self.state.environment_seq
+        )
 
     def _found(  # noqa: PLR0917  # private, and called in one way
         self,
@@ -210,7 +226,7 @@ class _Assessor:
             params=params,
             tools=tools,
             run=run,
-            attempt=1 if run is None or self._reopened(run) else run.attempts + 1,
+            attempt=run.attempts + 1 if run else 1,
         )
 
     def _standing(  # noqa: PLR0911  # one line a case
@@ -224,17 +240,14 @@ class _Assessor:
             return Status.FILLED, reason, f"run {run.key[:SHORT]}"
         if run.status == "started":
             return Status.RUNNING, Reason.RUNS, f"run {run.key[:SHORT]}, attempt {run.attempts}"
-        if self._reopened(run):
+        if self.state.reopened(run, self.plan):
             return Status.READY, Reason.RETRY, f"run {run.key[:SHORT]}"
         if run.status == "failed":
             text = run.error.message if run.error else ""
             return Status.FAILED, Reason.RUN_FAILED, f"run {run.key[:SHORT]}: {text}"
-        if run.attempts >= MAX_ATTEMPTS:
+        if run.given_up:
             return Status.FAILED, Reason.RUN_DIED, f"run {run.key[:SHORT]}: {run.reason}"
         return Status.READY, Reason.RETRY, f"run {run.key[:SHORT]}: {run.reason}"
-
-    def _reopened(self, run: Run) -> bool:
-        return self.state.requested.get(self.plan, 0) > run.seq or run.attempts == 0
 
     # -- gates ---------------------------------------------------------------------------------
 
@@ -284,7 +297,7 @@ class _Assessor:
     def all_gates(self) -> tuple[GateView, ...]:
         """Every gate of the plan; a required one that no slot feeds is `not_run`."""
         found = [*self._environment_gates(), *self.gates.values()]
-        fed = {g.gate for g in found}
+        fed = {g.gate for g in found} | self.left_out
         unfed = [
             self._judged(name, "(no slot)", None, None, blocking=True)
             for name in self.required

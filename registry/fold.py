@@ -20,6 +20,9 @@ from schemas.recipe import Recipe
 from schemas.upcast import payload_of
 
 RunStatus = Literal["started", "succeeded", "failed", "abandoned"]
+MAX_DEATHS = 3
+"""A run whose process keeps dying is given up after this many deaths in a row."""
+
 GateKey = tuple[str, Digest, Digest, Digest]
 """(gate, subject, evidence, policy)."""
 
@@ -41,9 +44,13 @@ class Run:
     started: e.RunStarted
     status: RunStatus
     attempts: int
-    """Of the latest series: a new request or a retry begins another."""
+    """Number of its latest attempt."""
     seq: int
     """Of its latest event."""
+    started_seq: int
+    """Of the start of its latest attempt."""
+    deaths: int = 0
+    """Attempts in a row whose process died; a new request or a retry begins another row."""
     ts: str
     """When the latest attempt started."""
     outputs: dict[str, Digest] = field(default_factory=dict)
@@ -51,6 +58,11 @@ class Run:
     error: e.RunFailed | None = None
     reason: str = ""
     log: Digest | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether its process died too often to be started again by itself."""
+        return self.status == "abandoned" and self.deaths >= MAX_DEATHS
 
     @property
     def environment(self) -> Digest | None:
@@ -83,6 +95,8 @@ class State:
     hash: str = GENESIS
     artifacts: dict[Digest, list[Published]] = field(default_factory=dict)
     latest: dict[Kind, Digest] = field(default_factory=dict)
+    environment_seq: int = 0
+    """When the present environment was first seen."""
     runs: dict[Digest, Run] = field(default_factory=dict)
     filled: dict[tuple[Digest, str], Digest] = field(default_factory=dict)
     """(plan, slot) -> the run key that fills it."""
@@ -149,6 +163,23 @@ class State:
                 return found
         return None
 
+    def publication(self, digest: Digest, role: str) -> Published | None:
+        """The publication of a digest as what a slot needs it for.
+
+        One by a run comes first; then one of the kind that the role names; then any.
+        """
+        kind = Kind(role) if role in set(Kind) else None
+        return self.from_run(digest) or self.published(digest, kind) or self.published(digest)
+
+    def reopened(self, run: Run, plan: Digest) -> bool:
+        """Whether the plan was asked for again since the run went wrong.
+
+        A death is recorded by whoever looks next, perhaps after the request that should reopen it,
+        so for an abandoned run its start counts.
+        """
+        since = run.started_seq if run.status == "abandoned" else run.seq
+        return self.requested.get(plan, 0) > since
+
     def running(self) -> tuple[Run, ...]:
         """Runs that were started and have no outcome yet."""
         return tuple(r for r in self.runs.values() if r.status == "started")
@@ -158,6 +189,8 @@ def _on_artifact_published(state: State, event: Event, fact: e.ArtifactPublished
     state.artifacts.setdefault(fact.digest, []).append(
         Published(seq=event.seq, ts=event.ts, fact=fact)
     )
+    if fact.kind is Kind.ENVIRONMENT and state.latest.get(fact.kind) != fact.digest:
+        state.environment_seq = event.seq
     state.latest[fact.kind] = fact.digest
 
 
@@ -166,12 +199,17 @@ def _on_plan_requested(state: State, event: Event, fact: e.PlanRequested) -> Non
 
 
 def _on_run_started(state: State, event: Event, fact: e.RunStarted) -> None:
+    known = state.runs.get(fact.run)
+    goes_on = known is not None and known.status == "abandoned"
+    deaths = known.deaths if known and goes_on and not state.reopened(known, fact.plan) else 0
     state.runs[fact.run] = Run(
         key=fact.run,
         started=fact,
         status="started",
         attempts=fact.attempt,
         seq=event.seq,
+        started_seq=event.seq,
+        deaths=deaths,
         ts=event.ts,
     )
 
@@ -192,6 +230,7 @@ def _on_run_failed(state: State, event: Event, fact: e.RunFailed) -> None:
 def _on_run_abandoned(state: State, event: Event, fact: e.RunAbandoned) -> None:
     run = state.runs[fact.run]
     run.status, run.seq, run.reason = "abandoned", event.seq, fact.reason
+    run.deaths += not fact.stopped
 
 
 def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:  # noqa: ARG001
@@ -201,7 +240,7 @@ def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:  # no
 def _on_run_retried(state: State, event: Event, fact: e.RunRetried) -> None:
     run = state.runs.get(fact.run)
     if run is not None and run.status in ("failed", "abandoned"):
-        run.status, run.attempts, run.seq = "abandoned", 0, event.seq
+        run.status, run.deaths, run.seq = "abandoned", 0, event.seq
         run.reason = "a retry was asked for"
 
 

@@ -23,9 +23,6 @@ from schemas.plan import PhaseSpec, Slot
 from schemas.policy import CheckResult, Verdict
 from schemas.recipe import Recipe
 
-MAX_ATTEMPTS = 3
-"""A run whose process keeps dying is given up after this many."""
-
 ENVIRONMENT = "environment"
 """The phase that has no slot: it is probed, and judged by gates like any other."""
 

@@ -65,6 +65,7 @@ class RunStarted(Payload):
     plan: Digest
     slot: str
     attempt: int = Field(ge=1)
+    """1, 2, 3 … over the run's whole life; never used twice."""
     inputs: tuple[Parent, ...]
     """Inputs (in the key) and circumstances (not in it)."""
     params: dict[str, Any]
@@ -113,6 +114,8 @@ class RunAbandoned(Payload):
     slot: str
     attempt: int
     reason: str
+    stopped: bool = False
+    """True: it was ended on purpose, and that does not count against the run."""
 
 
 class RunReused(Payload):

@@ -7,6 +7,7 @@ fails. Too few items is `inconclusive`.
 
 from __future__ import annotations
 
+import math
 import operator
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -163,4 +164,7 @@ def _threshold(check: Check, known: dict[str, Metric]) -> tuple[float | None, st
     other = known.get(check.than)
     if other is None or other.value is None:
         return None, f"{check.than}, which it is compared with, was not measured or is not finite"
-    return check.times * other.value + check.plus, ""
+    threshold = check.times * other.value + check.plus
+    if not math.isfinite(threshold):
+        return None, f"{check.than}, scaled and shifted, is no finite number"
+    return threshold, ""

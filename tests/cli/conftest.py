@@ -22,6 +22,11 @@ tier_2 = ["environment.versions", "export.parity"]
 checks = [{ metric = "unsupported", op = "==", value = 0 }]
 [gates."export.parity"]
 checks = [{ metric = "parity.max_abs", op = "<=", value = 0.1 }]
+[gates."export.causality"]
+checks = [{ metric = "parity.max_abs", op = "<=", value = 9.0 }]
+[gates."export.prefill_decode"]
+slots = "export/decode-*"
+checks = [{ metric = "parity.max_abs", op = "<=", value = 9.0 }]
 """
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from blake3 import blake3
 
 from registry.assess import assess
-from registry.decide import Record, Start, decide
+from registry.decide import Action, Record, Start, decide
 from registry.fold import State
 from registry.plans import PlanView, Site, SlotView
 from schemas import canonical
@@ -151,6 +151,10 @@ class World:
     """Slot -> text that changes the bytes it makes."""
     failing: set[str] = field(default_factory=set)
     dying: set[str] = field(default_factory=set)
+    stopping: bool = False
+    """Whether those that die were ended on purpose."""
+    dead: list[RunAbandoned] = field(default_factory=list)
+    """Deaths that nobody has noticed yet."""
     executed: list[str] = field(default_factory=list)
     """Slots in the order in which their runs were started."""
 
@@ -210,6 +214,12 @@ class World:
         )
         self.record(fact)
 
+    def upgrade(self, package: str, version: str) -> None:
+        """Install another version; the reactor notices at its next start."""
+        self.versions[package] = version
+        self.environment = digest(f"environment with {sorted(self.versions.items())}")
+        self.measure_environment()
+
     @property
     def site(self) -> Site:
         """The present environment."""
@@ -232,7 +242,22 @@ class World:
                     self._execute(action)
         raise AssertionError("the plan never came to rest")
 
-    def _execute(self, start: Start) -> None:
+    def perform(self, actions: tuple[Action, ...]) -> None:
+        """Do what was decided, up to and including the first start; deaths go unnoticed."""
+        while actions and isinstance(actions[0], Record):
+            self.record(*actions[0].payloads)
+            plans = tuple(self.state.requested)
+            actions = decide(self.state, plans, CATALOG, self.site, NOW)
+        for action in actions:
+            assert isinstance(action, Start)
+            self._execute(action, notice=False)
+
+    def bury(self) -> None:
+        """Notice who died."""
+        self.record(*self.dead)
+        self.dead.clear()
+
+    def _execute(self, start: Start, *, notice: bool = True) -> None:
         view = start.view
         assert view.key is not None
         slot = view.slot.id
@@ -255,7 +280,11 @@ class World:
             )
         )
         if slot in self.dying:
-            self.record(RunAbandoned(**common, reason="killed by SIGKILL"))
+            self.dead.append(
+                RunAbandoned(**common, reason="killed by SIGKILL", stopped=self.stopping)
+            )
+            if notice:
+                self.bury()
         elif slot in self.failing:
             self.record(RunFailed(**common, code="x", message="broke", remedy="mend", seconds=1))
         else:

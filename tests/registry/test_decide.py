@@ -129,7 +129,8 @@ def test_a_retry_reopens_one_run() -> None:
     world.failing.clear()
     world.record(RunRetried(run=key))
     assert world.run(plan).done
-    assert world.state.runs[key].attempts == 1
+    assert world.state.runs[key].attempts == 2
+    assert world.state.runs[key].deaths == 0
 
 
 def test_a_run_that_keeps_dying_is_given_up_after_three_attempts() -> None:
@@ -139,6 +140,69 @@ def test_a_run_that_keeps_dying_is_given_up_after_three_attempts() -> None:
     assert view.slot("training").reason is Reason.RUN_DIED
     attempts = [e.data["attempt"] for e in world.events if e.type == RunStarted.TYPE]
     assert attempts == [1, 2, 3]
+
+
+def test_a_request_made_before_the_death_was_noticed_reopens_the_run() -> None:
+    world = World(dying={"training"})
+    plan = world.plan()
+    for _ in range(5):  # each time: killed, asked for again, and only then found dead
+        start = decide(world.state, (plan,), CATALOG, world.site, NOW)
+        world.perform(start)
+        world.record(PlanRequested(plan=plan))
+        world.bury()
+    world.dying.clear()
+    assert world.run(plan).done
+
+
+def test_a_run_that_was_stopped_on_purpose_has_not_died() -> None:
+    world = World(dying={"training"}, stopping=True)
+    plan = world.plan()
+    for _ in range(5):
+        world.perform(decide(world.state, (plan,), CATALOG, world.site, NOW))
+        world.bury()
+    assert world.view(plan).slot("training").status is Status.READY
+
+
+def test_an_attempt_number_is_never_used_twice() -> None:
+    world = World(failing={"training"})
+    plan = world.plan()
+    for _ in range(3):
+        world.run(plan)
+        world.record(PlanRequested(plan=plan))
+    attempts = [e.data["attempt"] for e in world.events if e.type == RunStarted.TYPE]
+    assert attempts == [1, 2, 3]
+
+
+def test_a_policy_without_a_rule_for_a_start_gate_opens_nothing() -> None:
+    policy = copy.deepcopy(POLICY)
+    del policy["gates"]["export.parity"]
+    policy["tiers"]["tier_2"] = ["environment.versions"]
+    world = World()
+    view = world.run(world.plan(policy=world.policy(policy)))
+    assert view.slot("conversion/prefill-8").status is Status.BLOCKED
+    assert "export.parity" in view.slot("conversion/prefill-8").detail
+
+
+def test_a_required_gate_over_a_shape_that_was_skipped_blocks_nothing() -> None:
+    policy = copy.deepcopy(POLICY)
+    policy["gates"]["conversion.x"] = {
+        "slots": "conversion/prefill-16",
+        "checks": [{"metric": "m", "op": "<=", "value": 1}],
+    }
+    policy["tiers"]["tier_2"].append("conversion.x")
+    world = World(failing={"export/prefill-16"})
+    assert world.run(world.plan(policy=world.policy(policy), prefill=(8, 16))).done
+
+
+def test_a_plan_that_shares_runs_stays_finished_after_an_upgrade() -> None:
+    world = World()
+    world.run(world.plan(prefill=(8,)))
+    second = world.plan(prefill=(8, 16))
+    world.run(second)
+    world.executed.clear()
+    world.upgrade("torch", "2")
+    assert world.run(second).done
+    assert world.executed == []
 
 
 def test_a_new_threshold_judges_again_and_runs_only_the_release() -> None:
@@ -167,10 +231,10 @@ def test_an_output_that_did_not_change_cuts_off_what_follows() -> None:
     plan = world.plan()
     world.run(plan)
     world.executed.clear()
-    world.versions["torch"] = "2"  # training and export declare it; their bytes stay the same
+    world.upgrade("torch", "2")  # training and export declare it; their bytes stay the same
     world.record(PlanRequested(plan=plan))
     world.run(plan)
-    assert world.executed == ["training", "export/prefill-8"]
+    assert world.executed == ["training", "export/prefill-8", "deployment"]
 
 
 def test_an_upgrade_leaves_a_finished_plan_alone_until_it_is_asked_for() -> None:
@@ -178,7 +242,7 @@ def test_an_upgrade_leaves_a_finished_plan_alone_until_it_is_asked_for() -> None
     plan = world.plan()
     world.run(plan)
     world.executed.clear()
-    world.versions["coremltools"] = "10"
+    world.upgrade("coremltools", "10")
     assert world.run(plan).done
     assert world.executed == []
     fresh = assess(world.state, plan, CATALOG, world.site, NOW, fresh=True)
@@ -186,7 +250,8 @@ def test_an_upgrade_leaves_a_finished_plan_alone_until_it_is_asked_for() -> None
     assert fresh.slot("conversion/prefill-8").status is Status.READY
     world.record(PlanRequested(plan=plan))
     world.run(plan)
-    assert world.executed == ["conversion/prefill-8"]
+    # The release names the environment that its evidence was taken in.
+    assert world.executed == ["conversion/prefill-8", "deployment"]
 
 
 def test_a_gate_without_a_slot_that_feeds_it_is_not_run_and_blocks() -> None:
