@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import render
-from cli.arguments import Json, session_of
-from registry.home import FOLDER, VARIABLE, Home
+from cli.arguments import Json
+from registry.home import FOLDER, VARIABLE, Home, locate
 
 if TYPE_CHECKING:
     from cli.wiring import Session
@@ -71,10 +72,11 @@ def doctor(*, as_json: Json = False) -> None:
 
 def fsck(context: typer.Context, *, as_json: Json = False) -> None:
     """Check every event and every stored byte."""
+    from cli.wiring import open_unchecked
     from store.fsck import fsck as check_store
 
-    session = session_of(context)
-    audit = session.ledger.audit()
+    session = open_unchecked(locate(context.obj, Path.cwd()))
+    audit = _audit(session)
     state = _intact(session, audit)
     report = check_store(session.store, expected=_expected(state), now=time.time())
     hurt = _hurt(session, state, (*report.missing, *report.corrupt))
@@ -84,6 +86,20 @@ def fsck(context: typer.Context, *, as_json: Json = False) -> None:
         _show(audit, report, hurt)
     if audit.fault or not report.ok:
         raise typer.Exit(1)
+
+
+def _audit(session: Session) -> Audit:
+    """Read the whole ledger; one that verifies may still have lost its end."""
+    from registry.witness import check_noted
+    from schemas.errors import IntegrityError
+
+    audit = session.ledger.audit()
+    if audit.fault is None:
+        try:
+            check_noted(session.home.projection, session.home.log)
+        except IntegrityError as error:
+            return replace(audit, fault=error)
+    return audit
 
 
 def _intact(session: Session, audit: Audit) -> State:

@@ -90,7 +90,20 @@ class Session:
 
 
 def open_registry(home: Home) -> Session:
-    """Open a registry that exists. Raises InputError when there is none."""
+    """Open a registry that exists.
+
+    Raises InputError when there is none, IntegrityError `ledger.cut` when its ledger lost events
+    that were projected: such a log is never extended.
+    """
+    from registry.witness import check_noted
+
+    session = open_unchecked(home)
+    check_noted(home.projection, home.log)
+    return session
+
+
+def open_unchecked(home: Home) -> Session:
+    """Open a registry that exists, whatever happened to its ledger. Raises InputError."""
     return Session(home.require())
 
 

@@ -6,7 +6,7 @@ Catch-up, as a protocol:
  3. attach, retrying while a foreign shell holds the file, but not beyond the deadline;
  4. n = size of the ledger, *then* sync the ledger: what is not durable is never projected;
  5. verify the chain from the cursor to n, and load it, one transaction a chunk, cursor included;
- 6. detach.
+ 6. detach, and note in the lock file how far it came (registry/witness.py).
 
 A file that cannot be read, has another layout, or disagrees with its own cursor is rebuilt beside
 itself and replaced. A *ledger* that is shorter than the cursor, or has another event there, is
@@ -23,14 +23,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from registry import logfile
+from registry import logfile, witness
 from registry.borrow import HeldError, Instance
 from registry.chain import START, Line, Position
 from registry.ledger import LedgerReader, head
 from registry.queries import named, statements
 from registry.rows import LAYOUT, event_columns
 from registry.sql import Params, Rows, ask_sealed, fetch
-from schemas.errors import BusyError, IntegrityError, StorageError
+from schemas.errors import BusyError, StorageError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -62,7 +62,7 @@ class Projection:
     def __init__(self, path: Path, log: Path) -> None:
         self._path = path
         self._log = log
-        self._lock = path.with_name(path.name + ".lock")
+        self._lock = witness.lock_of(path)
         self._instance = Instance()
 
     def catch_up(self, timeout: float = PATIENCE) -> int:
@@ -108,7 +108,7 @@ class Projection:
     def rebuild(self, timeout: float = PATIENCE) -> int:
         """Build the file anew from the ledger; the seq that is reached."""
         with self._exclusive(time.monotonic() + timeout) as lock:
-            return self._noted(lock, self._build())
+            return self._build(lock)
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -142,19 +142,21 @@ class Projection:
     def _project(self, deadline: float) -> int:
         with self._exclusive(deadline) as lock:
             try:
-                return self._noted(lock, self._extend(deadline))
+                return self._extend(lock, deadline)
             except _UnusableError:
-                return self._noted(lock, self._build())
+                return self._build(lock)
 
-    def _extend(self, deadline: float) -> int:
+    def _extend(self, lock: int, deadline: float) -> int:
         if not self._path.exists():
             raise _UnusableError
         with self._borrowed(self._path, read_only=False, deadline=deadline) as connection:
             cursor = _cursor(connection)
-            _check_witness(self._log, cursor)
-            return _load(connection, self._log, cursor)
+            witness.check(self._log, cursor)
+            reached = _load(connection, self._log, cursor)
+        self._note(lock, reached)
+        return reached.seq
 
-    def _build(self) -> int:
+    def _build(self, lock: int) -> int:
         """Build beside the old file and replace it, so that a failure leaves what was there."""
         fresh = self._path.with_name(self._path.name + ".new")
         try:
@@ -163,14 +165,16 @@ class Projection:
                 connection.execute(named("layout"))
                 connection.execute(named("set_version"), {"version": LAYOUT})
                 _set_cursor(connection, START)
-                seq = _load(connection, self._log, START)
+                reached = _load(connection, self._log, START)
+            # Before the file is there: an older note beside it might be of another ledger.
+            self._note(lock, reached)
             _wal(self._path).unlink(missing_ok=True)
             fresh.replace(self._path)
         except _UnusableError as error:
             raise self._not_written(error.__cause__) from error
         except OSError as error:
             raise self._not_written(error) from error
-        return seq
+        return reached.seq
 
     # -- opening and locking -------------------------------------------------------------------
 
@@ -226,14 +230,15 @@ class Projection:
         finally:
             os.close(fd)
 
-    def _noted(self, lock: int, seq: int) -> int:
-        """Leave the seq in the lock file: a hint for those who cannot open the projection."""
-        os.pwrite(lock, b"%020d\n" % seq, 0)
-        return seq
+    def _note(self, lock: int, reached: Position) -> None:
+        try:
+            witness.note(lock, reached)
+        except OSError as error:
+            raise self._not_written(error) from error
 
     def _behind(self) -> int:
-        noted = self._lock.read_text() if self._lock.exists() else ""
-        return head(self._log).seq - int(noted or 0)
+        noted = witness.noted(self._path)
+        return head(self._log).seq - (noted.seq if noted else 0)
 
     def _not_written(self, cause: BaseException | None) -> StorageError:
         return StorageError(
@@ -259,8 +264,8 @@ class Projection:
         )
 
 
-def _load(connection: DuckDBPyConnection, log: Path, cursor: Position) -> int:
-    """Project what is durable after `cursor`; the seq that is reached."""
+def _load(connection: DuckDBPyConnection, log: Path, cursor: Position) -> Position:
+    """Project what is durable after `cursor`; the place that is reached."""
     reader = LedgerReader(log, cursor)
     lines: list[Line] = []
     for chunk in reader.chunks(until=_durable_size(log)):
@@ -270,7 +275,7 @@ def _load(connection: DuckDBPyConnection, log: Path, cursor: Position) -> int:
             lines.clear()
     if lines:
         _load_lines(connection, lines)
-    return reader.position.seq
+    return reader.position
 
 
 def _load_lines(connection: DuckDBPyConnection, lines: Sequence[Line]) -> None:
@@ -316,31 +321,6 @@ def _cursor(connection: DuckDBPyConnection) -> Position:
 def _set_cursor(connection: DuckDBPyConnection, at: Position) -> None:
     values = {"seq": at.seq, "hash": at.hash, "pos": at.offset}
     connection.execute(named("set_cursor"), values)
-
-
-def _check_witness(log: Path, cursor: Position) -> None:
-    """Raise IntegrityError when the ledger no longer holds what was projected from it."""
-    if not cursor.seq:
-        return
-    try:
-        fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise _cut(cursor) from error
-    try:
-        if logfile.hash_before(fd, cursor.offset) != cursor.hash:
-            raise _cut(cursor)
-    finally:
-        os.close(fd)
-
-
-def _cut(cursor: Position) -> IntegrityError:
-    return IntegrityError(
-        f"events.log no longer holds event {cursor.seq}, which was projected from it: "
-        "it was cut, or replaced by another.",
-        remedy="Restore events.log from a copy. If it was replaced on purpose, delete "
-        "registry.duckdb, and it will be rebuilt from the ledger that is there.",
-        code="ledger.cut",
-    )
 
 
 def _wal(path: Path) -> Path:

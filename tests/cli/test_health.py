@@ -156,3 +156,24 @@ def test_init_where_nothing_may_be_written_is_an_error_with_a_remedy(
     place.chmod(0o700)
     assert answer.code == 1
     assert "Next:" in answer.err
+
+
+def test_a_cut_ledger_is_neither_extended_nor_called_intact(
+    still: Still, home: Home, place: Path
+) -> None:
+    for name in ("s1", "s2", "s3"):
+        (place / name).write_text(name, encoding="utf-8")
+        still("publish", name, "--kind", "source")
+    assert still("sql", "select count(*) from event").code == 0
+    lines = home.log.read_bytes().splitlines(keepends=True)
+    home.log.write_bytes(b"".join(lines[:-1]))
+    before = home.log.read_bytes()
+    (place / "s4").write_text("s4", encoding="utf-8")
+    refused = still("publish", "s4", "--kind", "source")
+    assert refused.code == 1
+    assert "no longer holds event 3" in refused.err
+    assert home.log.read_bytes() == before
+    answer = still("fsck", "--json")
+    assert answer.code == 1
+    assert answer.json["ledger"]["events"] == 2
+    assert answer.json["ledger"]["fault"]["code"] == "ledger.cut"
