@@ -88,15 +88,22 @@ def watch(
 
 
 def _plan(session: Session, recipe: str) -> Digest:
-    """The plan that RECIPE means: a file is published first, a REF is looked up."""
+    """The plan that RECIPE means: a file that is there is published; else a REF is looked up.
+
+    Raises InputError when it is neither; what can only be a path is then told to be missing.
+    """
     from cli import recipes
     from registry.references import resolve_reference
     from schemas.artifact import Kind
+    from store.durable import present
 
     path = Path(recipe)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if present(path) and not path.is_dir():
         return recipes.resolve(session, path)
-    return resolve_reference(session.state(), recipe, kind=Kind.RECIPE)
+    state = session.state()
+    if recipe not in state.tags and (path.suffix or len(path.parts) > 1):
+        return recipes.resolve(session, path)
+    return resolve_reference(state, recipe, kind=Kind.RECIPE)
 
 
 def _request(session: Session, reactor: Reactor, plan: Digest) -> None:
@@ -107,6 +114,7 @@ def _request(session: Session, reactor: Reactor, plan: Digest) -> None:
     from cli import recipes
 
     if plan not in reactor.state.requested or not reactor.view(plan, fresh=True).done:
+        reactor.record_environment()  # first: what is asked for is asked for under it
         recipes.request(session, plan)
 
 
