@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -139,7 +140,7 @@ def read_slot(slot: Slot, decoded: str) -> Filled | None:
         value, end = _STRICT.raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    if end == len(text) and not isinstance(value, str | list | dict):
+    if not isinstance(value, str | list | dict) and _UNFINISHED.fullmatch(text, end):
         return None
     return Filled(value=value)
 
@@ -173,6 +174,8 @@ def _refuse(constant: str) -> Any:  # noqa: ANN401  # json's own hook signature
 
 
 _STRICT = json.JSONDecoder(parse_constant=_refuse)
+_UNFINISHED = re.compile(r"(\.|[eE][+-]?)?")
+"""What may stand after a number that still goes on: `1.` holds 1, but is on its way to `1.5`."""
 
 
 # --- schemas --------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ early changes no count, and a model that writes nonsense costs no more than one 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,10 +29,6 @@ class Predictor(Protocol):
     def predicted_after(self, token_ids: Sequence[int], /) -> int:
         """The most likely next token."""
         ...
-
-
-_UNFINISHED_NUMBER = re.compile(r"\s*-?\d+(\.|(\.\d+)?[eE][+-]?)")
-"""`1.` on its way to `1.5`: it holds a complete number, but not the one being written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +81,6 @@ def decode_slot(model: Predictor, task: SlotTask, tokenizer: ChatTokenizer) -> W
 
     def certain(text: str) -> bool:
         nonlocal filled
-        if _UNFINISHED_NUMBER.fullmatch(text):
-            return False
         filled = read_slot(task.slot, text)
         return filled is not None or not _may_be_right(task, text)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,9 +161,7 @@ def test_stopping_early_changes_no_outcome(
     readable = [tokenizer.decode(ids[:n]) for n in range(1, min(len(ids), task.budget) + 1)]
     if len(ids) < task.budget:
         readable.append(text + "\n")
-    unfinished = re.compile(r".*(\d\.|[0-9][eE][+-]?)") if not task.slot.is_text else None
-    whole = [t for t in readable if not (unfinished and unfinished.fullmatch(t))]
-    filled = next((f for t in whole if (f := read_slot(task.slot, t))), None)
+    filled = next((f for t in readable if (f := read_slot(task.slot, t))), None)
     expected = filled is not None and accepts(right, filled.value)
     assert said(tokenizer, task, text).good is expected
 
