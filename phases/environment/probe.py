@@ -83,6 +83,12 @@ class Environment:
     packages: Mapping[str, str]
     """Those of PACKAGES that are installed, with their versions."""
 
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """What a run key may hold: the packages, and on macOS the system, which has Core ML."""
+        system = {"macos": self.release} if self.system == "Darwin" else {}
+        return {**self.packages, **system}
+
     def to_json(self) -> dict[str, Any]:
         """JSON-like dictionary, fit for schemas.canonical.encode; the artifact's content."""
         return {

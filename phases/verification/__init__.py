@@ -49,7 +49,8 @@ SPEC = PhaseSpec(
     version=1,
     slots=slots,
     makes=(Made(role="report", kind=Kind.REPORT),),
-    tools=("coremltools", "torch", "numpy", "safetensors", "protobuf"),
+    # `macos` is there only on a Mac, whose Core ML measures what is `not_run` elsewhere.
+    tools=("coremltools", "torch", "numpy", "safetensors", "protobuf", "macos"),
 )
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phases import verification
 from phases.environment import PACKAGES, Cpu, Environment, facts, findings, probe
 from phases.environment.probe import cpu_from_cpuinfo, cpu_from_sysctl
 from phases.environment.versions import GATED, RANGES, judge_version
@@ -47,6 +48,15 @@ def test_the_probe_sees_this_interpreter_and_its_packages() -> None:
     assert seen.cores >= 1
     assert seen.memory_gib >= 1
     assert "blake3" in seen.packages
+
+
+def test_a_registry_taken_to_a_mac_verifies_anew() -> None:
+    mac = an_environment(release="15.1").versions
+    linux = an_environment(system="Linux", release="6.8").versions
+    keyed = [{t: v[t] for t in verification.SPEC.tools if t in v} for v in (mac, linux)]
+    assert keyed[0] == {**keyed[1], "macos": "15.1"}
+    assert "macos" not in keyed[1]
+    assert mac != an_environment(release="15.2").versions
 
 
 def test_the_cpu_capability_is_the_one_that_torch_chooses(
