@@ -16,8 +16,11 @@ from schemas.artifact import Kind, Origin
 from schemas.canonical import Json
 from schemas.digest import SHORT, Digest
 from schemas.errors import IntegrityError
+from schemas.event import Event
+from schemas.events import GateEvaluated, GateWaived, Payload
 from schemas.policy import Policy
 from schemas.release import Head, RunRow
+from schemas.upcast import payload_of
 
 PATIENCE = 60.0
 """Seconds to wait for the projection: a shell left open must not fail a run."""
@@ -53,6 +56,10 @@ class ReleaseRows:
     """The runs that made those artifacts; in order of their ends."""
     failures: Mapping[str, str]
     """Slot of the plan that nothing fills -> why its last attempt did not."""
+    verdicts: Mapping[int, GateEvaluated]
+    """Of the events asked for, those that are verdicts, by seq …"""
+    waivers: Mapping[int, GateWaived]
+    """… and those that are waivers."""
     head: Head
     """The latest event that any of this rests on."""
 
@@ -68,8 +75,8 @@ def release_rows(
     """Ask for what stands behind `roots`.
 
     plan, policy: artifacts, told besides the roots. events: sequence numbers (of verdicts and
-    waivers) that the release rests on as well. Raises what `Projection.consult` raises, and
-    IntegrityError when one of the artifacts was never published.
+    waivers) that the release rests on as well, and that are told. Raises what `Projection.consult`
+    raises, and IntegrityError when one of the artifacts was never published.
     """
     wanted = sorted({*roots, plan, policy})
     numbers = tuple(events)
@@ -84,6 +91,7 @@ def _release_rows(
     artifacts = _artifacts(ask, roots)
     runs = _runs(ask, {a.run for a in artifacts if a.run})
     failures = ask("release_failures", {"plan": plan}).dicts()
+    gates = _gate_events(ask, events)
     seqs = [*events, *(a.seq for a in artifacts), *(r.seq for r in runs)]
     return ReleaseRows(
         recipe=_fact(artifacts, plan, Kind.RECIPE),
@@ -91,6 +99,8 @@ def _release_rows(
         artifacts=artifacts,
         runs=runs,
         failures={row["slot"]: row["message"] for row in failures},
+        verdicts={seq: said for seq, said in gates.items() if isinstance(said, GateEvaluated)},
+        waivers={seq: said for seq, said in gates.items() if isinstance(said, GateWaived)},
         head=_head(ask, max(seqs + [row["seq"] for row in failures])),
     )
 
@@ -136,6 +146,11 @@ def _run(key: Digest, seq: int, started: Json, outputs: list[Json]) -> RunRow:
         environment=environments[0] if environments else None,
         seq=seq,
     )
+
+
+def _gate_events(ask: Ask, seqs: tuple[int, ...]) -> dict[int, Payload | None]:
+    rows = ask("gate_events", {"seqs": list(seqs)}).rows
+    return {seq: payload_of(Event.model_validate_json(body)) for seq, body in rows}
 
 
 def _fact(artifacts: tuple[ArtifactRow, ...], digest: Digest, kind: Kind) -> Json:

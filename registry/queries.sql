@@ -341,5 +341,10 @@ FROM (
 WHERE slot NOT IN (SELECT slot FROM slots WHERE plan = $plan)
 GROUP BY slot ORDER BY slot;
 
+-- name: gate_events
+-- Some verdicts and waivers, whole.
+SELECT seq, body FROM event
+WHERE type IN ('gate.evaluated', 'gate.waived') AND seq IN (SELECT unnest($seqs)) ORDER BY seq;
+
 -- name: event_hash
 SELECT hash FROM event WHERE seq = $seq;

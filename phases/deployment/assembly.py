@@ -45,9 +45,11 @@ def assemble(
     `files` are those of the folder but these two. Raises PhaseError, listing each, when a required
     gate is closed, a required shape is absent, or a contract is about something else.
     """
+    request = request.told(facts.verdicts, facts.waivers)
     _refuse(request, graphs, checkpoint, facts)
     config = runtime_config(request, graphs, checkpoint)
     released = {g.shape.id for g in graphs}
+    about = [row for row in request.verdicts if _concerns(row.slot, request, released)]
     gates = _gates(request)
     shapes = tuple(_shape(shape, graphs, request, facts) for shape in request.shapes)
     not_run = tuple(sorted({c for a in facts.artifacts for c in a.facts.get("not_run", ())}))
@@ -59,9 +61,7 @@ def assemble(
         recipe=dict(facts.recipe),
         artifacts=_artifacts(graphs, facts),
         files=_files(files, config),
-        capabilities=capabilities(
-            [g for g in gates if _concerns(g.slot, request, released)], facts
-        ),
+        capabilities=capabilities(about, facts),
         gates=gates,
         not_run=not_run,
         shapes=shapes,
@@ -69,7 +69,7 @@ def assemble(
         toolchain=_toolchain(facts),
         environment=_environments(facts),
         depends_on=facts.head,
-        limits=tuple(_limits(request, gates, shapes, not_run, facts)),
+        limits=(*_limits(request, gates, shapes, not_run, facts), *_unmeasured(about, facts)),
     )
     return manifest, config
 
@@ -102,23 +102,24 @@ def runtime_config(
     )
 
 
-def capabilities(gates: Sequence[GateRow], facts: ReleaseRows) -> tuple[Capability, ...]:
+def capabilities(verdicts: Sequence[VerdictRow], facts: ReleaseRows) -> tuple[Capability, ...]:
     """What the release may claim: every gate of the claim passed on each of its subjects.
 
-    `gates` are the rows about what is released. A pass counts when its subject belongs to the
-    release's own lineage and its evidence comes from a recorded run.
+    `verdicts` are all rows about what is released; one without a subject (its slot's run failed)
+    denies the claim. A pass counts when its subject belongs to the release's own lineage and its
+    evidence comes from a recorded run.
     """
     known = {a.digest for a in facts.artifacts}
     recorded = _recorded(facts)
     found = []
     for name, wanted in sorted(facts.policy.capabilities.items()):
-        rows = [g for g in gates if g.gate in wanted]
+        rows = [v for v in verdicts if v.gate in wanted]
         passed = all(
-            g.verdict is Verdict.PASS and g.subject in known and g.evidence in recorded
-            for g in rows
+            v.verdict is Verdict.PASS and v.subject in known and v.evidence in recorded
+            for v in rows
         )
-        if wanted and passed and {g.gate for g in rows} == set(wanted):
-            subjects = tuple(sorted({g.subject for g in rows}))
+        if wanted and passed and {v.gate for v in rows} == set(wanted):
+            subjects = tuple(sorted({v.subject for v in rows if v.subject}))
             found.append(Capability(name=name, gates=tuple(sorted(wanted)), subjects=subjects))
     return tuple(found)
 
@@ -213,14 +214,14 @@ def _ordered(graphs: Sequence[Graph]) -> list[Graph]:
 
 
 def _gates(request: Request) -> tuple[GateRow, ...]:
-    """Every verdict with a subject; a slot whose run failed shows in `shapes` instead."""
+    """Every verdict with a subject; a slot whose run failed shows in `shapes` or `limits`."""
     rows = [
         GateRow(
             gate=row.gate,
             slot=row.slot,
             subject=row.subject,
             evidence=row.evidence,
-            policy=row.policy,
+            policy=row.policy or request.policy,
             verdict=row.verdict,
             required=row.required,
             checks=row.checks,
@@ -332,6 +333,14 @@ def _limits(
     for a in sorted(facts.artifacts, key=lambda a: (a.seq, a.digest)):
         if a.origin == "imported" and a.kind in ("checkpoint", "dataset", "mlpackage"):
             yield f"The {a.kind} {a.digest[:SHORT]} was published by hand: no run here made it."
+
+
+def _unmeasured(verdicts: Sequence[VerdictRow], facts: ReleaseRows) -> Iterable[str]:
+    """Of what is released, what nothing was measured of: no gate's row can tell it."""
+    for row in sorted(verdicts, key=lambda v: (v.gate, v.slot)):
+        if row.subject is None:
+            why = facts.failures.get(row.slot, "no run reported on it")
+            yield f"{row.gate} ({row.slot}) judged nothing: {why.rstrip('.')}."
 
 
 def _shortcoming(gate: GateRow, request: Request, gates: Sequence[GateRow]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from phases.shapes import Shape, shapes_of
 from schemas.contract import Contract
 from schemas.digest import Digest
+from schemas.events import GateEvaluated, GateWaived
 from schemas.policy import CheckResult, Tier, Verdict
 from schemas.recipe import DeploymentSection
 from schemas.release import WaiverRow
@@ -16,29 +17,56 @@ from schemas.value import Value
 
 
 class VerdictRow(Value):
-    """One gate over one slot, as the decision to release read it."""
+    """One gate over one slot, as the decision to release read it.
+
+    What the verdict's and the waiver's event hold is told by the ledger (`told`), not by the
+    run's parameters, which must fit into one event however many shapes there are.
+    """
 
     gate: str
     slot: str
     subject: Digest | None = None
     """None: there was nothing to measure (the slot's run failed)."""
     evidence: Digest | None = None
-    policy: Digest
+    policy: Digest | None = None
+    """None: that of the request."""
     verdict: Verdict
     required: bool
     checks: tuple[CheckResult, ...] = ()
     seq: int | None = None
+    """The event of the verdict."""
+    waiver_seq: int | None = None
+    """The event of the waiver."""
     waiver: WaiverRow | None = None
 
     @property
     def open(self) -> bool:
-        """Whether the gate lets its subject into a release."""
+        """Whether the gate lets its subject into a release, once the ledger told the waiver."""
         return self.verdict is Verdict.PASS or self.waiver is not None
 
     @property
     def shape(self) -> str:
         """The shape that the slot is about; empty for slots without one."""
         return self.slot.partition("/")[2]
+
+    def told(
+        self,
+        verdicts: Mapping[int, GateEvaluated],
+        waivers: Mapping[int, GateWaived],
+        policy: Digest,
+    ) -> VerdictRow:
+        """The row with what its events hold, by their seq. `policy` is that of the request."""
+        known: dict[str, Any] = {"policy": self.policy or policy}
+        if self.seq is not None and (said := verdicts.get(self.seq)):
+            known |= {"checks": said.checks, "policy": said.policy}
+        if self.waiver_seq is not None and (waived := waivers.get(self.waiver_seq)):
+            known["waiver"] = WaiverRow(
+                author=waived.author,
+                reason=waived.reason,
+                until=waived.until,
+                seq=self.waiver_seq,
+            )
+        return self.model_copy(update=known)
 
 
 class Request(Value):
@@ -58,6 +86,20 @@ class Request(Value):
     def shapes(self) -> tuple[Shape, ...]:
         """Every graph that the recipe asks for."""
         return shapes_of(self.prefill, self.primary, self.decode_capacity)
+
+    @property
+    def events(self) -> tuple[int, ...]:
+        """Sequence numbers of the verdicts and waivers that the decision read."""
+        told = [row.waiver.seq for row in self.verdicts if row.waiver]
+        read = [seq for row in self.verdicts for seq in (row.seq, row.waiver_seq) if seq]
+        return tuple(sorted({*read, *told}))
+
+    def told(
+        self, verdicts: Mapping[int, GateEvaluated], waivers: Mapping[int, GateWaived]
+    ) -> Request:
+        """The request with what the events of its rows hold."""
+        rows = tuple(row.told(verdicts, waivers, self.policy) for row in self.verdicts)
+        return self.model_copy(update={"verdicts": rows})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def seal(context: Context, query: Query) -> Product:
         plan=request.plan,
         policy=request.policy,
         roots=_roots(context, request),
-        events=_events(request),
+        events=request.events,
     )
     folder = context.scratch / "release"
     files = lay_out(context, graphs, folder)
@@ -68,13 +68,6 @@ def _roots(context: Context, request: Request) -> tuple[Digest, ...]:
     inputs = {i.digest for given in context.inputs.values() for i in given}
     evidence = {row.evidence for row in request.verdicts if row.evidence}
     return tuple(sorted(inputs | evidence | {request.plan, request.policy}))
-
-
-def _events(request: Request) -> tuple[int, ...]:
-    """Sequence numbers of the verdicts and waivers that the decision read."""
-    verdicts = [row.seq for row in request.verdicts if row.seq is not None]
-    waivers = [row.waiver.seq for row in request.verdicts if row.waiver is not None]
-    return tuple(sorted({*verdicts, *waivers}))
 
 
 def _store(context: Context, folder: Path, manifest: Manifest, config: RuntimeConfig) -> Product:

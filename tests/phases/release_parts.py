@@ -214,6 +214,8 @@ def the_facts(**changes: Any) -> ReleaseRows:
             a_run("evaluation", 60, torch="2.12.0"),
         ),
         failures={},
+        verdicts={},
+        waivers={},
         head=Head(seq=95, hash="a" * 64),
     )
     return replace(known, **changes)

@@ -19,7 +19,8 @@ from phases.deployment.work import seal
 from registry.manifest import ReleaseRows
 from schemas import canonical
 from schemas.errors import PhaseError
-from schemas.policy import Verdict
+from schemas.events import GateEvaluated, GateWaived
+from schemas.policy import CheckResult, Tier, Verdict
 from schemas.recipe import Recipe
 from schemas.release import Manifest
 
@@ -128,6 +129,51 @@ def test_a_waiver_lets_the_release_through_and_is_told() -> None:
     assert any("ann waived it until 2030" in limit for limit in manifest.limits)
 
 
+EVIDENCE = digest("report evaluation")
+SAID = GateEvaluated(
+    gate="evaluation.kl",
+    subject=CHECKPOINT,
+    evidence=EVIDENCE,
+    policy=POLICY,
+    verdict=Verdict.FAIL,
+    checks=(CheckResult(metric="m", op="<=", threshold=1.0, verdict=Verdict.FAIL, value=2.0),),
+)
+WAIVED = GateWaived(
+    gate="evaluation.kl", subject=CHECKPOINT, author="ann", reason="known", until=WAIVER["until"]
+)
+
+
+def lean(waiver_seq: int | None) -> list[dict[str, Any]]:
+    """Rows that hold no more than a run's parameters need to."""
+    rows = verdicts(evaluation={"verdict": "fail", "seq": 93, "waiver_seq": waiver_seq})
+    for row in rows:
+        for key in ("policy", "checks", "waiver"):
+            del row[key]
+    return rows
+
+
+def test_what_a_verdict_and_its_waiver_say_is_read_from_the_ledger() -> None:
+    facts = the_facts(verdicts={93: SAID}, waivers={95: WAIVED})
+    manifest = assembled(lean(95), facts)
+    waived = next(g for g in manifest.gates if g.gate == "evaluation.kl")
+    assert (waived.checks, waived.policy) == (SAID.checks, POLICY)
+    assert waived.waiver is not None
+    assert waived.waiver.to_json() == WAIVER
+    assert a_request(lean(95)).events == (90, 93, 95)
+
+
+def test_a_waiver_that_the_ledger_does_not_hold_opens_nothing() -> None:
+    for seq in (None, 95):
+        with pytest.raises(PhaseError, match=r"evaluation\.kl .*: fail"):
+            assembled(lean(seq), the_facts(verdicts={93: SAID}))
+
+
+def test_a_verdict_that_the_ledger_has_under_another_policy_does_not_count() -> None:
+    other = SAID.model_copy(update={"policy": digest("older policy")})
+    with pytest.raises(PhaseError, match="judged under another policy"):
+        assembled(lean(95), the_facts(verdicts={93: other}, waivers={95: WAIVED}))
+
+
 # --- shapes -----------------------------------------------------------------------------------
 
 
@@ -199,6 +245,35 @@ def test_a_pass_on_a_digest_outside_of_the_release_grants_no_capability() -> Non
     evidence = digest("report evaluation")
     stray = a_verdict("verification.numbers", "verification", digest("elsewhere"))
     assert assembled([*verdicts(), stray | {"evidence": evidence}]).capabilities == ()
+
+
+UNJUDGED = {"verdict": "not_run", "subject": None, "evidence": None, "required": False}
+
+
+def optional_numbers() -> ReleaseRows:
+    """A policy by which a capability rests on a gate that the tier does not require."""
+    tiers = {Tier.TIER_2: ("environment.versions", "evaluation.kl")}
+    return the_facts(
+        policy=THE_POLICY.model_copy(update={"tiers": tiers}),
+        failures={"verification/prefill-16": "out of memory"},
+    )
+
+
+def test_a_released_shape_that_was_never_judged_denies_the_capability() -> None:
+    rows = verdicts(verification_prefill_16=UNJUDGED)
+    manifest = assembled(rows, optional_numbers())
+    assert next(s for s in manifest.shapes if s.length == 16).status == "released"
+    assert manifest.capabilities == ()
+    told = "verification.numbers (verification/prefill-16) judged nothing: out of memory."
+    assert told in manifest.limits
+
+
+def test_a_shape_that_is_left_out_denies_nothing_and_a_slot_without_a_shape_does() -> None:
+    rows = verdicts(verification_prefill_16=UNJUDGED)
+    found = assembled(rows, optional_numbers(), without="prefill-16").capabilities
+    assert {c.name for c in found} == {"checked_numbers", "faithful"}
+    shapeless = a_verdict("verification.numbers", "verification", CHECKPOINT) | UNJUDGED
+    assert assembled([*verdicts(), shapeless], optional_numbers()).capabilities == ()
 
 
 @given(

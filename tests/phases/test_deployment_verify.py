@@ -144,9 +144,20 @@ def forget_artifacts(manifest: dict[str, Any]) -> None:
     manifest["artifacts"] = [a for a in manifest["artifacts"] if a["kind"] != "mlpackage"]
 
 
+def fail_one_shape(manifest: dict[str, Any]) -> None:
+    row = next(g for g in manifest["gates"] if g["slot"] == "verification/prefill-16")
+    row["verdict"] = "fail"
+
+
+def forget_a_subject(manifest: dict[str, Any]) -> None:
+    manifest["capabilities"][0]["subjects"].pop()
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
+        (fail_one_shape, "checked_numbers rests on verification.numbers, which did not pass"),
+        (forget_a_subject, "checked_numbers names other subjects"),
         (without_runtime_config, "runtime_config.json is not listed"),
         (without_model_files, "names models/decode-8.mlpackage, of which no file is listed"),
         (claim_more, "the capability fast rests on evaluation.speed, which did not pass"),

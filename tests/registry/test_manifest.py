@@ -16,6 +16,8 @@ from schemas.errors import IntegrityError
 from schemas.event import Actor
 from schemas.events import (
     ArtifactPublished,
+    GateEvaluated,
+    GateWaived,
     Payload,
     RunAbandoned,
     RunFailed,
@@ -23,7 +25,7 @@ from schemas.events import (
     RunSucceeded,
     TagMoved,
 )
-from schemas.policy import Tier
+from schemas.policy import CheckResult, Tier, Verdict
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PLAN, POLICY, ENVIRONMENT = "11" * 32, "22" * 32, "33" * 32
@@ -188,3 +190,22 @@ def test_a_root_that_was_never_published_is_refused(ledger: Ledger) -> None:
     with pytest.raises(IntegrityError, match="ffffffffffff") as caught:
         ask(ledger, CHECKPOINT, "ff" * 32)
     assert caught.value.code == "manifest.unknown_artifact"
+
+
+def test_verdicts_and_waivers_are_told_by_their_seq(ledger: Ledger) -> None:
+    said = GateEvaluated(
+        gate="training.kl",
+        subject=CHECKPOINT,
+        evidence=REPORT,
+        policy=POLICY,
+        verdict=Verdict.FAIL,
+        checks=(CheckResult(metric="m", op="<=", threshold=1.0, verdict=Verdict.FAIL),),
+    )
+    waived = GateWaived(
+        gate=said.gate, subject=CHECKPOINT, author="ann", reason="known", until="2030-01-01"
+    )
+    seqs = [event.seq for event in ledger.append([said, waived, said])]
+    found = ask(ledger, CHECKPOINT, events=(seqs[0], seqs[1], 1))
+    assert found.verdicts == {seqs[0]: said}
+    assert found.waivers == {seqs[1]: waived}
+    assert ask(ledger, CHECKPOINT).verdicts == {}
