@@ -4,8 +4,8 @@ Owns `objects/tmp/`. A batch has a folder of its own there, locked (flock) as lo
 lives, so that what a crash left behind can be told from work in progress without trusting process
 ids. The protocol of a batch:
 
-    1. each source is copied into the folder while it is hashed, made read-only and fsynced; what
-       the store has already is not kept (and, below 4 MiB, not even written);
+    1. each source is hashed, and unless the store has it already, copied into the folder, made
+       read-only and fsynced;
     2. `commit` renames each copy to `objects/ab/cdef…`, unless the object is already there;
     3. it fsyncs every folder that took part, also for objects that were already there: whoever
        renamed them may have died before his own fsync;
@@ -123,18 +123,31 @@ class Batch:
     def _add_large(
         self, source: Path, descriptor: int, before: os.stat_result, *, sha256: bool
     ) -> Stored:
+        """Hash first: most large files are met again, and hashing is far cheaper than writing."""
         hasher = Hasher(sha256=sha256, expected=before.st_size)
+        for piece in _pieces(source, descriptor, before.st_size):
+            hasher.update(piece)
+        found = hasher.result()
+        refuse_changed(source, before, os.fstat(descriptor), found.size)
+        if self._has(found):
+            return self._take(found, None)
+        return self._take(found, self._copy(source, descriptor, before, found))
+
+    def _copy(
+        self, source: Path, descriptor: int, before: os.stat_result, expected: FileHash
+    ) -> Path:
+        """Copy what was hashed; its bytes are hashed again, for they may have changed since."""
+        hasher = Hasher(expected=expected.size)
+        os.lseek(descriptor, 0, os.SEEK_SET)
         with writing(self._objects), self._temporary() as (path, copy):
             for piece in _pieces(source, descriptor, before.st_size):
                 hasher.update(piece)
                 write_all(copy, piece)
-            found = hasher.result()
-            refuse_changed(source, before, os.fstat(descriptor), found.size)
-            if self._has(found):
-                path.unlink()
-                return self._take(found, None)
-            _seal(copy, found)
-        return self._take(found, path)
+            refuse_changed(source, before, os.fstat(descriptor), hasher.result().size)
+            if hasher.result().digest != expected.digest:  # through a mapping, say
+                raise changed(source)
+            _seal(copy, expected)
+        return path
 
     @contextmanager
     def _temporary(self) -> Iterator[tuple[Path, int]]:
@@ -220,7 +233,12 @@ def refuse_changed(
     """Raise InputError when a file is not what it was; `size` is the number of bytes read."""
     if signature(before) == signature(after) and size in (None, after.st_size):
         return
-    raise InputError(
+    raise changed(path)
+
+
+def changed(path: Path) -> InputError:
+    """Make the error for a file that somebody writes to while we read it."""
+    return InputError(
         f"{shown(path)} changed while it was being read.",
         remedy="Wait until nothing writes to it any more, then try again; nothing was recorded.",
         code="file.changed",

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InputError, IntegrityError, ReferenceError_, StillError, StorageError
+from store import staging
 from store.blobs import BlobStore
+from store.hashing import CHUNK, FileHash
 
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
 
@@ -259,3 +261,32 @@ def test_what_is_acknowledged_had_its_folders_fsynced_after_it_was_shown(
         fsynced.clear()
         store.put_bytes(b"abc")
         assert sorted(fsynced) == [(".", True), ("64", True)]
+
+
+def test_a_large_file_that_is_there_already_is_not_written_again(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "large"
+    source.write_bytes(os.urandom(CHUNK + 1))
+    first = store.put_file(source, sha256=True)
+    monkeypatch.setattr(staging, "write_all", pytest.fail)
+    assert store.put_file(source, sha256=True) == first
+
+
+def test_a_large_file_that_changes_between_hashing_and_copying_is_refused(
+    store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when its times tell nothing, as after a write through a mapping."""
+    source = tmp_path / "large"
+    source.write_bytes(bytes(CHUNK + 1))
+    monkeypatch.setattr(staging, "signature", lambda status: (status.st_size,))
+    has = staging.Batch._has
+
+    def change(batch: staging.Batch, found: FileHash) -> bool:
+        source.write_bytes(bytes(CHUNK) + b"x")
+        return has(batch, found)
+
+    monkeypatch.setattr(staging.Batch, "_has", change)
+    with pytest.raises(InputError, match="changed"):
+        store.put_file(source)
+    assert list(store.digests()) == []
