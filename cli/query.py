@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,16 +30,38 @@ def sql(
     """
     found = session_of(context).projection.query(statement)
     if as_json:
-        render.json_document([_plain(row) for row in found.dicts()])
+        render.json_document(_objects(found))
     elif as_csv:
         _write_csv(found)
     else:
         render.table(found.columns, ([_cell(value) for value in row] for row in found.rows))
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose values JSON can hold: times and keys as text, numbers as they are."""
-    return {name: json.loads(json.dumps(value, default=str)) for name, value in row.items()}
+def _objects(found: Rows) -> list[dict[str, Any]]:
+    """Each row as an object; of columns with one name, the later become `name_2` and so on."""
+    names: list[str] = []
+    for column in found.columns:
+        others = (f"{column}_{n}" for n in itertools.count(2))
+        free = (name for name in others if name not in names and name not in found.columns)
+        names.append(next(free) if column in names else column)
+    return [dict(zip(names, map(_plain, row), strict=True)) for row in found.rows]
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401  # any JSON value
+    """What JSON can hold: times, decimals and keys as text, NaN and infinities as null."""
+    if isinstance(value, dict):
+        return {_key(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _key(key: object) -> str:
+    if isinstance(key, (dict, list, tuple, bool)) or key is None:
+        return json.dumps(_plain(key))
+    return str(key)
 
 
 def _write_csv(found: Rows) -> None:
@@ -51,4 +75,4 @@ def _write_csv(found: Rows) -> None:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    return json.dumps(value, default=str) if isinstance(value, (dict, list)) else str(value)
+    return json.dumps(_plain(value)) if isinstance(value, (dict, list, tuple)) else str(value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,27 @@ def test_values_that_json_has_no_word_for_are_text(still: Still, published: str)
     row = still("sql", "SELECT key, 1.5::DECIMAL(3, 1) AS d FROM artifact", "--json").json[0]
     assert row["key"].replace("-", "") == published[:32]
     assert row["d"] == "1.5"
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ("'NaN'::DOUBLE AS x, 'Infinity'::DOUBLE AS y", {"x": None, "y": None}),
+        ("['-Infinity'::DOUBLE, 1.5::DOUBLE] AS x", {"x": [None, 1.5]}),
+        ("MAP {1.5::DECIMAL(3, 1): 'NaN'::DOUBLE} AS x", {"x": {"1.5": None}}),
+        ("MAP {1: DATE '2026-01-02'} AS x", {"x": {"1": "2026-01-02"}}),
+        ("{'a': [{'b': 2.5::DECIMAL(3, 1)}]} AS x", {"x": {"a": [{"b": "2.5"}]}}),
+        ("1 AS x, 2 AS x, 3 AS x_2, 4 AS x", {"x": 1, "x_3": 2, "x_2": 3, "x_4": 4}),
+    ],
+)
+def test_whatever_is_asked_the_answer_is_json_and_whole(
+    still: Still, asked: str, answered: dict[str, object]
+) -> None:
+    told = still("sql", f"SELECT {asked}", "--json")  # a test's own text
+    found = json.loads(told.out, parse_constant=pytest.fail)
+    assert found == [answered]
+    assert still("sql", f"SELECT {asked}").code == 0
 
 
 @pytest.mark.parametrize(
