@@ -19,6 +19,9 @@ from schemas.events import GateWaived, RunRetried
 if TYPE_CHECKING:
     from registry.fold import Run, State
 
+_LONGEST_REASON = 1000
+"""Characters."""
+
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -49,6 +52,12 @@ def waive(
             remedy="Say with --reason why the gate may be passed over.",
             code="waive.no_reason",
         )
+    if len(reason) > _LONGEST_REASON:
+        raise InputError(
+            f"The reason has {len(reason)} characters; {_LONGEST_REASON} are the most.",
+            remedy="Shorten it: every manifest shows it. The long form may be an artifact.",
+            code="waive.long_reason",
+        )
     subject = resolve_reference(state, ref)
     waiver = GateWaived(
         gate=gate, subject=subject, author=actor().user, reason=reason, until=expiry(until, clock())
@@ -75,15 +84,18 @@ def expiry(text: str, now: datetime) -> str:
     """
     try:
         found = datetime.fromisoformat(text)
+        if _DATE.fullmatch(text):
+            found = datetime.combine(found.date(), time.max, tzinfo=UTC)
+        if found.tzinfo is None:
+            raise _bad_date(text, "names no time zone")
+        found = found.astimezone(UTC)
     except ValueError as error:
         raise _bad_date(text, "is not a date") from error
-    if _DATE.fullmatch(text):
-        found = datetime.combine(found.date(), time.max, tzinfo=UTC)
-    if found.tzinfo is None:
-        raise _bad_date(text, "names no time zone")
+    except OverflowError as error:
+        raise _bad_date(text, "is beyond the year 9999 in UTC") from error
     if found <= now:
         raise _bad_date(text, "is not in the future")
-    return found.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return found.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _bad_date(text: str, what: str) -> InputError:

@@ -114,6 +114,8 @@ def test_a_waiver_records_author_reason_and_end(
         (("export.parity", "r", "2001-01-01"), "not in the future"),
         (("export.parity", "r", "tomorrow"), "not a date"),
         (("export.parity", "r", "2999-01-01T10:00:00"), "no time zone"),
+        (("export.parity", "r", "9999-12-31T23:59:59-12:00"), "beyond the year 9999"),
+        (("export.parity", "r" * 1001, "2999-01-01"), "1001 characters"),
     ],
 )
 def test_bad_waivers_are_refused(
