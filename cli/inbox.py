@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from cli import intake, recipes
+from cli.documents import read_document
 from cli.wiring import Session
 from phases.reactor import Notice, Reactor
 from registry.plans import PlanView, Status
@@ -33,6 +34,7 @@ from schemas.recipe import (
     Recipe,
     VerificationSection,
 )
+from store.durable import reading, shown
 
 SETTLE_SECONDS = 2.0
 """A dropped item is taken when it did not change for this long."""
@@ -165,7 +167,7 @@ class _Daemon:
             self._complain(path, error)
 
     def _take_recipe(self, path: Path) -> None:
-        recipe = recipes.read(path.read_bytes(), where=str(path))
+        recipe = recipes.read(read_document(path), where=shown(path))
         self._request(recipes.resolve_recipe(self._session, recipe, base=None))
 
     def _request(self, plan: Digest) -> None:
@@ -207,12 +209,22 @@ def built_in_recipe(session: Session) -> Recipe:
 def _scan(folder: Path) -> Iterator[tuple[Path, Signature]]:
     """Every item of the inbox with its signature. Hidden and editor temporaries are passed over."""
     for kind in sorted(PUBLISHABLE):
-        with suppress(FileNotFoundError):
+        with reading(folder / kind), suppress(FileNotFoundError):
             for path in sorted((folder / kind).iterdir()):
                 if path.name.startswith(".") or path.name.endswith(("~", ".tmp", ".swp", ".part")):
                     continue
                 with suppress(FileNotFoundError):  # it was moved away while we looked
-                    yield path, _signature(path)
+                    yield path, _signature_or_fault(path)
+
+
+def _signature_or_fault(path: Path) -> Signature:
+    """An item that cannot be looked at comes to rest too: whoever takes it tells why."""
+    try:
+        return _signature(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return ((error.strerror or "unknown error", 0, 0),)
 
 
 def _signature(path: Path) -> Signature:

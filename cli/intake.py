@@ -7,22 +7,23 @@ nothing new.
 
 from __future__ import annotations
 
-import tomllib
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from cli.documents import parse, read_document
 from cli.wiring import Session
 from schemas import canonical
 from schemas.artifact import PUBLISHABLE, Form, Kind, Parent
 from schemas.digest import Digest
-from schemas.errors import InputError, RecipeError, UntrustedFileError
+from schemas.errors import InputError, UntrustedFileError
 from schemas.event import Event
 from schemas.events import ArtifactPublished
 from schemas.policy import Policy
+from store.durable import present, reading, shown
+from store.staging import refuse_special
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Publication:
     kind: Kind
     size: int
     new: bool
-    """False: this very artifact had been published before."""
+    """False: this very artifact had been published before, and nothing was recorded now."""
 
 
 def parse_kind(text: str) -> Kind:
@@ -64,15 +65,16 @@ def publish(
     name: str | None = None,
     meta: Mapping[str, str] | None = None,
     parents: tuple[Parent, ...] = (),
+    renew: bool = False,
 ) -> Publication:
-    """Check, store and record one file or folder (a folder is a tree).
+    """Check, store and record one file or folder (a folder is a tree). `renew`: see `record`.
 
-    Raises InputError or UntrustedFileError when it is not what its kind asks for; nothing was
-    stored then.
+    Raises InputError or UntrustedFileError when it is not what its kind asks for; nothing is
+    recorded then.
     """
-    if not path.exists():
+    if not present(path):
         raise InputError(
-            f"There is nothing at {path}.", remedy="Check the path.", code="publish.missing"
+            f"There is nothing at {shown(path)}.", remedy="Check the path.", code="publish.missing"
         )
     if kind is Kind.RECIPE:
         raise InputError(
@@ -81,8 +83,10 @@ def publish(
             code="publish.recipe",
         )
     if kind is Kind.POLICY:
-        return publish_policy(session, path, name=name)
-    summary = _CHECKS.get(kind, _no_check)(path)
+        return publish_policy(session, path, name=name, renew=renew)
+    _refuse_odd(path)
+    with reading(path):  # it may go away while we look
+        summary = _CHECKS.get(kind, _no_check)(path)
     facts: dict[str, Any] = {"meta": dict(meta or {}), **summary}
     form: Form = "tree" if path.is_dir() else "blob"
     digest, size = _stored(session, path, form)
@@ -98,12 +102,15 @@ def publish(
             parents=parents,
             facts=facts,
         ),
+        renew=renew,
     )
 
 
-def publish_policy(session: Session, path: Path, *, name: str | None = None) -> Publication:
+def publish_policy(
+    session: Session, path: Path, *, name: str | None = None, renew: bool = False
+) -> Publication:
     """Store a policy (TOML) in canonical form: layout and comments do not change its digest."""
-    policy = read_policy(path.read_bytes(), where=str(path))
+    policy = read_policy(read_document(path), where=shown(path))
     data = canonical.encode(policy.to_json())
     stored = session.store.put_bytes(data)
     return record(
@@ -117,51 +124,45 @@ def publish_policy(session: Session, path: Path, *, name: str | None = None) -> 
             name=name or policy.name,
             facts={"policy": policy.to_json()},
         ),
+        renew=renew,
     )
 
 
 def read_policy(data: bytes, *, where: str) -> Policy:
-    """A policy from TOML (or the canonical JSON of one). Raises RecipeError."""
-    try:
-        document = (
-            canonical.decode(data) if data.lstrip()[:1] == b"{" else tomllib.loads(data.decode())
-        )
-        return Policy.model_validate(document)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"{where} is not valid TOML: {error}.",
-            remedy="Mend that line.",
-            code="policy.bad_toml",
-        ) from error
-    except ValidationError as error:
-        raise RecipeError(
-            f"{where} is not a policy: {explain(error)}.",
-            remedy="See docs/design.md and examples/policies/ for the form.",
-            code="policy.invalid",
-        ) from error
+    """A policy from TOML (or the canonical JSON of one). Raises InputError."""
+    return parse(Policy, data, where=where, what="policy")
 
 
-def record(session: Session, fact: ArtifactPublished) -> Publication:
-    """Append the fact unless the same publication is already recorded."""
+def record(session: Session, fact: ArtifactPublished, *, renew: bool = False) -> Publication:
+    """Append the fact unless the same publication is already recorded.
+
+    `renew`: a person asked for it now, so it also becomes `kind@latest` again when something else
+    has been published since. Not for files that recipes name or that lie in the inbox: these are
+    met again and again, and what is met in passing must not become the latest.
+    """
     state = session.state()
     known = any(_same(p.fact, fact) for p in state.artifacts.get(fact.digest, ()))
+    if renew:
+        known = known and state.latest.get(fact.kind) == fact.digest
     new = not known and bool(
         session.ledger.append([fact], since=state.seq, unless=_publishes(fact))
     )
     return Publication(digest=fact.digest, kind=fact.kind, size=fact.size, new=new)
 
 
-def explain(error: ValidationError) -> str:
-    """The first fault that pydantic found, as `where: what` (and how many more there are)."""
-    faults = error.errors(include_url=False)
-    first = faults[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    if first["type"] in ("enum", "literal_error") and isinstance(given, str):
-        what = f"{what}, not {given!r}"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return (f"{where}: {what}" if where else what) + more
+def _refuse_odd(path: Path) -> None:
+    """Refuse links and special files, at the top and inside, before anything is opened.
+
+    Raises InputError.
+    """
+    from store.folders import scan
+
+    with reading(path):
+        mode = path.lstat().st_mode
+    if stat.S_ISDIR(mode):
+        scan(path)
+    else:
+        refuse_special(path, mode)
 
 
 def _stored(session: Session, path: Path, form: Form) -> tuple[Digest, int]:

@@ -38,7 +38,7 @@ def publish(
     facts = _pairs(meta or ())
     if tag is not None:
         check_tag_name(tag)  # before anything is stored
-    published = take_in(session, path, wanted, name=name, meta=facts)
+    published = take_in(session, path, wanted, name=name, meta=facts, renew=True)
     if tag is not None:
         move_tag(session, tag, published.digest)
     if as_json:

@@ -11,16 +11,14 @@ a file must not be able to make the daemon read other files.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from cli.intake import explain, publish, record
+from cli.documents import parse, read_document
+from cli.intake import publish, record
 from cli.wiring import Session
 from registry.references import resolve_reference
 from schemas import canonical
@@ -29,6 +27,7 @@ from schemas.digest import Digest, is_digest
 from schemas.errors import RecipeError
 from schemas.events import ArtifactPublished, PlanRequested
 from schemas.recipe import Recipe
+from store.durable import present, shown
 
 _DIST = "dist:"
 
@@ -44,32 +43,17 @@ class Found:
 
 
 def read(data: bytes, *, where: str) -> Recipe:
-    """A recipe from TOML. Raises RecipeError, naming the line or the field."""
-    try:
-        return Recipe.model_validate(tomllib.loads(data.decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"{where} is not valid TOML: {error}.", remedy="Mend that line.", code="recipe.bad_toml"
-        ) from error
-    except ValidationError as error:
-        raise RecipeError(
-            f"{where} is not a recipe: {explain(error)}.",
-            remedy="See docs/design.md and examples/ for the form.",
-            code="recipe.invalid",
-        ) from error
+    """A recipe from TOML (or the canonical JSON of one). Raises InputError."""
+    return parse(Recipe, data, where=where, what="recipe")
 
 
 def resolve(session: Session, path: Path) -> Digest:
-    """Publish a recipe file with everything it names; the digest of the resolved recipe."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RecipeError(
-            f"{path} can not be read: {error.strerror}.",
-            remedy="Check the path.",
-            code="recipe.unreadable",
-        ) from error
-    return resolve_recipe(session, read(data, where=str(path)), base=path.parent)
+    """Publish a recipe file with everything it names; the digest of the resolved recipe.
+
+    Raises InputError.
+    """
+    recipe = read(read_document(path), where=shown(path))
+    return resolve_recipe(session, recipe, base=path.parent)
 
 
 def resolve_recipe(session: Session, recipe: Recipe, *, base: Path | None) -> Digest:
@@ -88,8 +72,15 @@ def resolve_recipe(session: Session, recipe: Recipe, *, base: Path | None) -> Di
 
 
 def publish_resolved(session: Session, recipe: Recipe, parents: tuple[Parent, ...]) -> Digest:
-    """Record a recipe in which every reference is a digest."""
+    """Record a recipe in which every reference is a digest. Raises RecipeError when one is not."""
     document = recipe.to_json()
+    for spot in _references(document):
+        if not is_digest(spot.text):
+            raise RecipeError(
+                f"{spot.where} is {spot.text!r}, which is not a complete digest.",
+                remedy="`still run` the recipe's file, so that what it names is looked up.",
+                code="recipe.unresolved",
+            )
     data = canonical.encode(document)
     stored = session.store.put_bytes(data)
     fact = ArtifactPublished(
@@ -163,7 +154,7 @@ def _references(document: dict[str, Any]) -> Iterator[Spot]:
 def _spot(
     holder: dict[str, Any] | None, field: str, role: str, kind: Kind, where: str
 ) -> Iterator[Spot]:
-    if holder and holder.get(field):
+    if holder and holder.get(field) is not None:
         yield Spot(
             where=where,
             role=role,
@@ -186,33 +177,42 @@ def _find(session: Session, spot: Spot, base: Path | None) -> Found:
     if text.startswith(_DIST):
         return Found(role=spot.role, kind=spot.kind, path=_shipped(spot))
     path = base / text
-    if path.exists():
+    if present(path):
         return Found(role=spot.role, kind=spot.kind, path=path)
     return _known(session, spot, by_name_only=False)
 
 
 def _known(session: Session, spot: Spot, *, by_name_only: bool) -> Found:
     """An artifact that is already in the registry."""
-    looks_like_path = "/" in spot.text or "\\" in spot.text or spot.text.startswith((".", _DIST))
+    state = session.state()
+    looks_like_path = spot.text not in state.tags and (
+        "/" in spot.text or "\\" in spot.text or spot.text.startswith((".", _DIST))
+    )
     if by_name_only and looks_like_path:
         raise RecipeError(
             f"{spot.where} names a path ({spot.text!r}); a recipe from the inbox may not.",
             remedy="Publish the file and name its digest or tag, or use `still run`.",
             code="recipe.path_from_inbox",
         )
-    if looks_like_path and not is_digest(spot.text):
+    if looks_like_path:
         raise RecipeError(
             f"{spot.where} names {spot.text!r}, and there is no such file.",
             remedy="Paths are relative to the recipe's own folder.",
             code="recipe.missing_file",
         )
-    digest = resolve_reference(session.state(), spot.text, kind=spot.kind)
+    digest = resolve_reference(state, spot.text, kind=spot.kind)
     return Found(role=spot.role, kind=spot.kind, digest=digest)
 
 
 def _shipped(spot: Spot) -> Path:
     """The file that `dist:DISTRIBUTION/FILE` names; the distribution is never imported."""
     name, _, wanted = spot.text.removeprefix(_DIST).partition("/")
+    if not name or not wanted:
+        raise RecipeError(
+            f"{spot.where} is {spot.text!r}, which names no file of a distribution.",
+            remedy="Write it as dist:DISTRIBUTION/FILE.",
+            code="recipe.bad_dist",
+        )
     try:
         files = metadata.distribution(name).files or []
     except metadata.PackageNotFoundError as error:

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from schemas.policy import Tier
 from schemas.value import Value
 
-Ref = str
+Ref = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

@@ -81,6 +81,19 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def present(path: Path) -> bool:
+    """Whether there is anything at `path` (links are followed).
+
+    Raises InputError when that cannot be told: a name too long, a folder that may not be entered.
+    """
+    with reading(path):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in it
+            return False
+    return True
+
+
 def shown(path: Path | str) -> str:
     """`path` as it may be printed: bytes that are not UTF-8 appear as escapes."""
     text = os.fspath(path)
