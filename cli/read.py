@@ -11,7 +11,7 @@ import typer
 from cli import render
 from cli.arguments import Json, Ref, session_of
 from cli.show import tags_of
-from registry.references import resolve_reference
+from registry.references import form_of, resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
@@ -86,7 +86,7 @@ def cat(
     name, _, path = ref.partition(":")
     state = session.state()
     digest = resolve_reference(state, name)
-    if state.artifacts[digest][0].fact.form == "tree":
+    if form_of(state, digest) == "tree":
         if not path:
             _list_tree(session, digest)
             return
@@ -152,7 +152,7 @@ def checkout(
     session = session_of(context)
     state = session.state()
     digest = resolve_reference(state, ref)
-    write(session.store, digest, state.artifacts[digest][0].fact.form, dest)
+    write(session.store, digest, form_of(state, digest), dest)
     if as_json:
         render.json_document({"digest": digest, "path": str(dest)})
     else:

@@ -10,7 +10,7 @@ import typer
 
 from cli import render, standing
 from cli.arguments import Json, MaybeRef, session_of
-from registry.references import resolve_reference
+from registry.references import form_of, resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, IntegrityError
@@ -194,8 +194,14 @@ def verify(
 
     A folder needs no registry; every missing, added or changed file is named.
     """
+    from store.durable import present
+
     path = Path(target)
-    found = _verify_folder(path) if path.is_dir() else _verify_artifact(context, target)
+    found = (
+        _verify_folder(path)
+        if present(path) and path.is_dir()
+        else _verify_artifact(context, target)
+    )
     if as_json:
         render.json_document(found)
     else:
@@ -232,7 +238,7 @@ def _verify_artifact(context: typer.Context, ref: str) -> dict[str, Any]:
     missing: list[str] = []
     changed: list[str] = []
     checked = 0
-    if state.artifacts[digest][0].fact.form == "tree":
+    if form_of(state, digest) == "tree":
         members = {entry.path: entry for entry in read_tree(session.store, digest)}
         for path, entry in members.items():
             checked += _check(session, entry, path, missing, changed)

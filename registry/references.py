@@ -10,14 +10,14 @@ import difflib
 import re
 
 from registry.fold import State
-from schemas.artifact import Kind
+from schemas.artifact import Form, Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, ReferenceError_
 
 _LATEST = "@latest"
 _SHORTEST = 4
-_HEX = re.compile(r"^[0-9a-f]+$")
-_TAG = re.compile(r"^[A-Za-z][A-Za-z0-9._/-]{0,99}$")
+_HEX = re.compile(r"[0-9a-f]+")
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9._/-]{0,99}")
 _SHOWN = 5
 
 
@@ -35,7 +35,7 @@ def resolve_reference(state: State, text: str, *, kind: Kind | None = None) -> D
         for digest in state.artifacts
         if digest.startswith(text) and (kind is None or state.published(digest, kind))
     ]
-    if not _HEX.match(text) or not found:
+    if not _HEX.fullmatch(text) or not found:
         raise _unknown(state, text, kind)
     if len(text) < _SHORTEST or len(found) > 1:
         raise _ambiguous(state, text, found)
@@ -44,15 +44,26 @@ def resolve_reference(state: State, text: str, *, kind: Kind | None = None) -> D
 
 def resolve_run(state: State, text: str) -> Digest | None:
     """The run key that `text` is a unique prefix of, if any."""
-    if not _HEX.match(text) or len(text) < _SHORTEST:
+    if not _HEX.fullmatch(text) or len(text) < _SHORTEST:
         return None
     found = [key for key in state.runs if key.startswith(text)]
     return found[0] if len(found) == 1 else None
 
 
+def form_of(state: State, digest: Digest) -> Form:
+    """How to read an artifact: as one file or as a folder. Raises KeyError for an unknown one.
+
+    One digest may be published as both, for a tree is a file too. What a run made counts before
+    what somebody published by hand; then a tree, which is the file and all that it lists.
+    """
+    found = state.artifacts[digest]
+    made = [p for p in found if p.fact.origin != "imported"]
+    return "tree" if any(p.fact.form == "tree" for p in made or found) else "blob"
+
+
 def check_tag_name(name: str) -> str:
     """A name that may be a tag. Raises InputError."""
-    if not _TAG.match(name) or _HEX.match(name) or name in set(Kind):
+    if not _TAG.fullmatch(name) or _HEX.fullmatch(name) or name in set(Kind):
         raise InputError(
             f"{name!r} can not be a tag.",
             remedy="Begin with a letter; use letters, digits and . _ / -; not only hex digits, "
