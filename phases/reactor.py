@@ -94,7 +94,7 @@ class Reactor:
         self._environment_bytes = canonical.encode(self._probed.to_json())
         self._site = Site(
             environment=hash_bytes(self._environment_bytes).digest,
-            versions=self._probed.packages,
+            versions=self._probed.versions,
         )
         self._tidied = False
         self._shown: dict[Digest, tuple[str, int]] = {}

@@ -316,24 +316,14 @@ def _gate_text(gate: GateView) -> str:
 
 
 def _row(gate: GateView) -> dict[str, Any]:
-    """A gate as the release's run key holds it: what it said, on what, and who waived it."""
-    waiver = gate.waiver
+    """A gate as the release's run key holds it. `seq` and `waiver_seq` name events of the ledger."""
     return {
         "gate": gate.gate,
         "slot": gate.slot,
         "subject": gate.subject,
         "evidence": gate.evidence,
-        "policy": gate.policy,
         "verdict": str(gate.verdict),
         "required": gate.required,
-        "checks": [c.to_json() for c in gate.checks],
         "seq": gate.seq,
-        "waiver": None
-        if waiver is None
-        else {
-            "author": waiver.fact.author,
-            "reason": waiver.fact.reason,
-            "until": waiver.fact.until,
-            "seq": waiver.seq,
-        },
+        "waiver_seq": gate.waiver.seq if gate.waiver else None,
     }

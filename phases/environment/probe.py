@@ -21,6 +21,7 @@ PACKAGES = (
     "gguf",
     "jinja2",
     "numpy",
+    "protobuf",
     "pyarrow",
     "pydantic",
     "rfc8785",
