@@ -316,7 +316,7 @@ def _gate_text(gate: GateView) -> str:
 
 
 def _row(gate: GateView) -> dict[str, Any]:
-    """A gate as the release's run key holds it. `seq` and `waiver_seq` name events of the ledger."""
+    """A gate as the release's key holds it. `seq` and `waiver_seq` name events of the ledger."""
     return {
         "gate": gate.gate,
         "slot": gate.slot,
