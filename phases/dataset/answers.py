@@ -117,8 +117,9 @@ def _writings(
     )
     prompts = [Prompt(token_ids=a.token_ids, seed=_seed(section, a.example)) for a in asked]
     keys = [answer_key(teacher, prompt, sampling) for prompt in prompts]
-    missing = [p for p, k in zip(prompts, keys, strict=True) if journal.get(k) is None]
-    fresh = teacher.generate(missing, sampling)
+    # By key: two examples may differ in what they offer and still be asked in the same tokens.
+    missing = {k: p for k, p in zip(keys, prompts, strict=True) if journal.get(k) is None}
+    fresh = teacher.generate(missing.values(), sampling)
     for done, key in enumerate(keys, start=1):
         kept = journal.get(key)
         if kept is None:
