@@ -15,7 +15,7 @@ from phases.dataset.journal import Journal
 from phases.dataset.sources import Example
 from phases.records import Record, content_id
 from phases.teacher import Generated, Prompt, Sampling, Teacher
-from phases.toolcalls import parse_call
+from phases.toolcalls import call_fault, parse_call
 from schemas import canonical
 from schemas.digest import Digest
 from schemas.recipe import DatasetSection
@@ -179,8 +179,14 @@ def _fault(terms: Terms, asked: Asked, answer: str, answer_ids: Sequence[int]) -
         return "too_long"
     if tokenizer.eos_ids.intersection(answer_ids) or tokenizer.decode(answer_ids) != answer:
         return "schema"  # it would end early, or be read as another text
-    if max(answer_ids) >= terms.teacher.vocab_size:
+    if max(answer_ids) >= terms.teacher.vocab_size or _is_false_call(asked.example, answer):
         return "schema"
     if any(privacy.hits([answer], terms.section.allowed_hosts).values()):
         return "privacy"
     return None
+
+
+def _is_false_call(example: Example, answer: str) -> bool:
+    """Whether `answer` calls a tool as its schema forbids. No call at all is an answer too."""
+    call = parse_call(answer) if example.tools else None
+    return call is not None and call_fault(call, example.tools) is not None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from phases.dataset.answers import Answered, Terms, ask, generate
 from phases.dataset.journal import Journal
@@ -76,3 +79,22 @@ def test_two_examples_in_the_same_tokens_do_not_shift_the_answers_after_them(
     said = {r.messages[0].content: r.answer for r in found.records.values()}
     assert len(said) == 5
     assert all(question.strip() in answer for question, answer in said.items())
+
+
+@pytest.mark.parametrize(
+    ("said", "left_out"),
+    [
+        ({"name": "weather_1", "arguments": {"city": "Oslo"}}, {}),
+        ({"name": "weather_1", "arguments": {"city": 3}}, {"schema": 1}),
+        ({"name": "weather_1", "arguments": {}}, {"schema": 1}),
+        ({"name": "weather_7", "arguments": {"city": "Oslo"}}, {"schema": 1}),
+    ],
+)
+def test_a_generated_call_that_its_tool_forbids_is_left_out(
+    tmp_path: Path, said: dict[str, Any], left_out: dict[str, int]
+) -> None:
+    text = json.dumps(said, separators=(",", ":"))
+    found, counts = answered(tmp_path, [parts.weather_line(1)], book={"city 1?": text})
+    assert counts == left_out
+    assert [r.answer for r in found.records.values()] == ([] if left_out else [text])
+    assert found.calls_valid == 1
