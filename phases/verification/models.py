@@ -1,8 +1,8 @@
 """The models that are compared: the checkpoint, the package as we run it, the package on a device.
 
-Rules: a package's model answers with logits in fp32, whatever its declared dtype; its memory goes
-in and comes out, so that a text can be begun again. The checkpoint is the reference and is never
-rounded.
+Rules: a package's model answers with every output in fp32, whatever its declared dtype; its memory
+goes in and comes out, so that a text can be begun again. The checkpoint is the reference and is
+never rounded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from torch import Tensor
 from phases.mil import Interpreter, Mode, Package, RunStats, quiet_coremltools
 from phases.student import Student
 
+Outputs = Mapping[str, Tensor]
+"""By name, in fp32, shaped as the contract promises: `logits` [1, T, V], and a prefill's caches."""
+
 MACOS = 15
 """The first macOS that runs what is converted for iOS18."""
 
@@ -31,8 +34,8 @@ class Model(Protocol):
         """Memory that begins with these states."""
         ...
 
-    def predict(self, inputs: Mapping[str, Tensor], memory: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
-        """Logits [T, V] in fp32, and the memory afterwards."""
+    def predict(self, inputs: Mapping[str, Tensor], memory: Any) -> tuple[Outputs, Any]:  # noqa: ANN401
+        """Every output, and the memory afterwards."""
         ...
 
 
@@ -49,11 +52,11 @@ class Interpreted:
 
     def predict(
         self, inputs: Mapping[str, Tensor], memory: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+    ) -> tuple[Outputs, Mapping[str, Tensor]]:
         """Run the package once."""
         result = self._interpreter.run(inputs, memory)
         self.stats.append(result.stats)
-        return result.outputs["logits"][0], result.states
+        return result.outputs, result.states
 
 
 class CoreMl:
@@ -77,13 +80,13 @@ class CoreMl:
             memory.write_state(name, tensor.half().numpy())
         return memory
 
-    def predict(self, inputs: Mapping[str, Tensor], memory: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
+    def predict(self, inputs: Mapping[str, Tensor], memory: Any) -> tuple[Outputs, Any]:  # noqa: ANN401
         """Let Core ML predict; it changes its memory in place."""
         arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
         answer = (
             self._model.predict(arrays, state=memory) if memory else self._model.predict(arrays)
         )
-        return torch.from_numpy(answer["logits"]).float()[0], memory
+        return {name: torch.from_numpy(found).float() for name, found in answer.items()}, memory
 
 
 def core_ml_runs() -> bool:

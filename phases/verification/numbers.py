@@ -1,9 +1,11 @@
-"""The package's logits against the checkpoint's: how they are made, and how far apart they are.
+"""The package's outputs against the checkpoint's: how they are made, and how far apart they are.
 
 Rules: only real positions are compared, never padding; logits go by at most 256 positions at a
-time, because a vocabulary is large; every figure carries how many positions it rests on.
+time, because a vocabulary is large; every figure carries how many positions it rests on, and none
+an interval: positions of one text depend on each other, and the texts are few.
 
-Prefill reads whole texts. Decode is measured twice: from empty states, token by token, and (as
+Prefill reads whole texts; the keys and values that it hands over are outputs as its logits are, and
+compared as they are. Decode is measured twice: from empty states, token by token, and (as
 `decode.*`) from states that hold the keys and values that prefill hands over, with other numbers in
 the rows behind them, which must not be seen.
 """
@@ -26,7 +28,12 @@ from schemas.report import Metric, metric
 STALE = 64.0
 """In the rows behind the position: finite, and large beside keys and values."""
 
+CACHES = ("k_cache", "v_cache")
+"""What a prefill hands over besides its logits, [layer, key-value head, token, head size]."""
+
 _ROWS = 256
+_TINY = 1e-12
+"""Keeps a cache of zeros from dividing by zero."""
 
 Told = Callable[[int, int], None]
 """Told how many predictions are done, of how many."""
@@ -57,18 +64,46 @@ class Comparison:
         n = self._positions
         if n == 0:
             return ()
-        agreed = numerics.wilson_interval(self._agreed, n)
         kl, worst = torch.cat(self._kl).double().mean(), torch.stack(self._max_abs).max()
         return (
-            metric(
-                f"{prefix}.top1_agreement",
-                self._agreed / n,
-                unit="fraction",
-                n=n,
-                interval=agreed,
-            ),
+            metric(f"{prefix}.top1_agreement", self._agreed / n, unit="fraction", n=n),
             metric(f"{prefix}.kl", float(kl), unit="nats", n=n),
             metric(f"{prefix}.max_abs", float(worst), unit="logits", n=n),
+        )
+
+
+class CacheComparison:
+    """Distances of handed-over keys and values from the checkpoint's: the worst that was seen."""
+
+    def __init__(self) -> None:
+        self._positions = 0
+        self._max_abs: list[Tensor] = []
+        self._relative: list[Tensor] = []
+
+    def add(self, wanted: Tensor, found: Tensor) -> None:
+        """Compare two [layer, head, N, D]. Raises ValueError when they are not equally large.
+
+        Relative is |found - wanted| / |wanted| (Euclidean) of each head of each layer by itself:
+        their scales differ by orders of magnitude, so that one could hide another's fault.
+        """
+        if wanted.shape != found.shape:
+            raise ValueError(f"a cache {list(found.shape)} beside {list(wanted.shape)}")
+        apart = (found - wanted).double()
+        self._positions += wanted.shape[2]
+        self._max_abs.append(apart.abs().max())
+        self._relative.append(
+            (apart.norm(dim=(2, 3)) / wanted.double().norm(dim=(2, 3)).clamp_min(_TINY)).max()
+        )
+
+    def metrics(self, prefix: str) -> tuple[Metric, ...]:
+        """Largest difference, plain and relative; a NaN anywhere stays one."""
+        if not self._positions:
+            return ()
+        n, worst = self._positions, torch.stack(self._max_abs).max()
+        relative = torch.stack(self._relative).max()
+        return (
+            metric(f"{prefix}.max_abs", float(worst), n=n),
+            metric(f"{prefix}.relative", float(relative), unit="fraction", n=n),
         )
 
 
@@ -76,19 +111,32 @@ def compare_prefill(
     student: Student,
     models: Mapping[str, Model],
     texts: Sequence[Tokens],
-    length: int,
+    contract: Contract,
     tell: Told,
-) -> dict[str, Comparison]:
+) -> tuple[dict[str, Comparison], dict[str, CacheComparison]]:
     """Each model over each text, filled up on the right to the graph's length."""
     found = {name: Comparison() for name in models}
+    handed = {name: CacheComparison() for name in models}
+    prefill = StaticPrefill(contract.architecture, student.state_dict(), contract.length)
     for place, tokens in enumerate(texts):
+        n = len(tokens)
         wanted = reference(student, tokens)
-        padded = torch.tensor([[*tokens, *[0] * (length - len(tokens))]], dtype=torch.int32)
+        padded = torch.tensor([[*tokens, *[0] * (contract.length - n)]], dtype=torch.int32)
+        caches = _caches(prefill, padded)
         for turn, (name, model) in enumerate(models.items()):
-            logits, _ = model.predict({"input_ids": padded}, model.memory({}))
-            found[name].add(wanted, logits[: len(tokens)])
+            outputs, _ = model.predict({"input_ids": padded}, model.memory({}))
+            found[name].add(wanted, outputs["logits"][0, :n])
+            for cache, right in caches.items():
+                handed[name].add(right[:, :, :n], outputs[cache][:, :, :n])
             tell(place * len(models) + turn + 1, len(texts) * len(models))
-    return found
+    return found, handed
+
+
+def _caches(prefill: StaticPrefill, input_ids: Tensor) -> dict[str, Tensor]:
+    """Keys and values as the checkpoint computes them, in fp32."""
+    with torch.inference_mode():
+        _, *made = prefill.compute(input_ids)
+    return dict(zip(CACHES, made, strict=True))
 
 
 def compare_decode(
@@ -128,9 +176,7 @@ def handed_over(student: Student, context: Tokens, contract: Contract) -> dict[s
     Named and laid out as the contract's states, [layer, key-value head, token, head dimension].
     """
     prefill = StaticPrefill(contract.architecture, student.state_dict(), len(context))
-    with torch.inference_mode():
-        _, keys, values = prefill.compute(torch.tensor([context], dtype=torch.int32))
-    made = {"k_cache": keys, "v_cache": values}
+    made = _caches(prefill, torch.tensor([context], dtype=torch.int32))
     states = {}
     for tensor in contract.states:
         states[tensor.name] = torch.full(tensor.shape, STALE)
@@ -146,6 +192,6 @@ def _steps(model: Model, tokens: Tokens, start: int, states: Mapping[str, Tensor
             "input_ids": torch.tensor([[token]], dtype=torch.int32),
             "position": torch.tensor([place], dtype=torch.int32),
         }
-        logits, memory = model.predict(inputs, memory)
-        rows.append(logits)
+        outputs, memory = model.predict(inputs, memory)
+        rows.append(outputs["logits"][0])
     return torch.cat(rows)

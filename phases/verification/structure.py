@@ -65,7 +65,10 @@ def inspect(context: Context, contract: Contract) -> Structure:
 
 
 def file_faults(context: Context, contract: Contract) -> tuple[str, ...]:
-    """Digests that are not the recorded ones, and files that the manifest does not account for."""
+    """Digests that are not the recorded ones, and files that the manifest does not account for.
+
+    A fact that the package's record lacks is one that does not agree.
+    """
     package, export = context.one("mlpackage"), context.one("export")
     expected = (
         ("the package's files", _tree_digest(package.path), package.digest),
@@ -76,10 +79,10 @@ def file_faults(context: Context, contract: Contract) -> tuple[str, ...]:
         ),
         ("the contract's export", contract.export_digest, export.digest),
         ("the contract's checkpoint", contract.checkpoint, context.one("checkpoint").digest),
-        ("the package's export", package.facts.get("export", export.digest), export.digest),
+        ("the package's export", package.facts.get("export"), export.digest),
         (
             "the package's contract",
-            package.facts.get("contract", context.one("contract").digest),
+            package.facts.get("contract"),
             context.one("contract").digest,
         ),
     )

@@ -11,6 +11,7 @@ from phases.student import Student, load_checkpoint
 from phases.threads import fixed
 from phases.verification.models import CoreMl, Interpreted, Model, core_ml_runs
 from phases.verification.numbers import (
+    CacheComparison,
     Comparison,
     compare_decode,
     compare_handover,
@@ -88,6 +89,7 @@ def _measure(
         models[DEVICE] = CoreMl(package.path, context.scratch)
     compared = _compare(context, contract, student, models, texts)
     metrics = [m for name, comparison in compared.items() for m in comparison.metrics(name)]
+    metrics.append(metric("text.held_out", texts.source == "held_out", n=len(texts.records)))
     nonfinite = sum(stats.nonfinite for stats in own["declared"].stats)
     metrics.append(metric("declared.nonfinite", nonfinite, unit="count"))
     return metrics, {"text": texts.source, **{name: _noted(m) for name, m in own.items()}}
@@ -99,15 +101,22 @@ def _compare(
     student: Student,
     models: Mapping[str, Model],
     texts: Texts,
-) -> dict[str, Comparison]:
+) -> dict[str, Comparison | CacheComparison]:
+    """Distances by the prefix of their metrics."""
+
     def tell(done: int, total: int) -> None:
         context.progress("predict", done, total)
 
     steps, length = int(context.params["decode_steps"]), contract.length
     if contract.mode == "prefill":
         chosen = texts.for_prefill(length, int(context.params["sequences"]))
-        return compare_prefill(student, models, chosen, length, tell)
-    compared = compare_decode(student, models, texts.for_decode(length, steps), contract, tell)
+        logits, caches = compare_prefill(student, models, chosen, contract, tell)
+        own = {f"{name}.cache": caches[name] for name in models}
+        return {**logits, **own}
+    text = texts.for_decode(length, steps)
+    compared: dict[str, Comparison | CacheComparison] = {
+        **compare_decode(student, models, text, contract, tell)
+    }
     continuation = texts.continuation(length, steps)
     compared["decode"] = compare_handover(student, models["declared"], continuation, contract)
     return compared

@@ -108,6 +108,8 @@ def verify(
     (scratch / "objects").mkdir(exist_ok=True)
     store = BlobStore(scratch / "objects")
     exported = world / f"export-{mode}"
+    graph, contract = exported / "graph.pt2", exported / "contract.json"
+    recorded_facts = {"export": hash_file(graph).digest, "contract": hash_file(contract).digest}
 
     def given(role: str, path: Path, digest: str) -> list[Input]:
         form: Form = "tree" if path.is_dir() else "blob"
@@ -118,11 +120,10 @@ def verify(
                 kind=Kind(role),
                 form=form,
                 path=path,
-                facts=facts or {} if role == "mlpackage" else {},
+                facts=(recorded_facts if facts is None else facts) if role == "mlpackage" else {},
             )
         ]
 
-    graph, contract = exported / "graph.pt2", exported / "contract.json"
     inputs = {
         "mlpackage": given("mlpackage", package or recorded, put_tree(store, recorded).digest),
         "contract": given("contract", contract, hash_file(contract).digest),
@@ -164,7 +165,11 @@ def test_a_sound_package_has_nothing_against_it(world: Path, mode: str, tmp_path
         assert (found[f"{kind}.top1_agreement"] or 0) > 0.9  # random weights, near ties
         assert (found[f"{kind}.kl"] or 0) < 1e-3
         assert (found[f"{kind}.max_abs"] or 0) < 0.1
+    if mode == "prefill":
+        assert (found["fp32.cache.relative"] or 1) < 5e-3
+        assert (found["declared.cache.relative"] or 1) < 1e-2
     assert report.details["text"] == "golden"
+    assert found["text.held_out"] == 0
 
 
 def test_rounding_to_the_declared_dtype_is_what_the_declared_figures_see(
@@ -179,6 +184,8 @@ def test_prefill_reads_the_longest_held_out_texts_and_only_their_real_positions(
 ) -> None:
     report = verify(world, "prefill", tmp_path, dataset=dataset)
     assert report.details["text"] == "held_out"
+    assert values(report)["text.held_out"] == 1
+    assert positions(report)["declared.cache.relative"] == 2 * (12 + 9)
     assert positions(report)["fp32.kl"] == 12 + 9
     assert values(report)["fp32.top1_agreement"] == 1
 
@@ -231,6 +238,37 @@ def altered(
 
 def first(block: Any, kind: str) -> Any:
     return next(op for op in block.operations if op.type == kind)
+
+
+def swap_caches(_: Any, block: Any) -> None:
+    """Keys where the values belong, and values where the keys do."""
+    names = {"k_cache": "v_cache", "v_cache": "k_cache"}
+    for op in block.operations:
+        for result in op.outputs:
+            result.name = names.get(result.name, result.name)
+
+
+def test_keys_and_values_in_each_others_place_are_seen_in_the_caches(
+    world: Path, tmp_path: Path
+) -> None:
+    package = altered(world, "prefill", tmp_path, swap_caches)
+    found = values(verify(world, "prefill", tmp_path, package=package))
+    assert (found["fp32.kl"] or 0) < 1e-3  # the logits are right
+    for mode in ("fp32", "declared"):
+        assert (found[f"{mode}.cache.relative"] or 0) > 0.5
+
+
+def test_one_fault_in_a_head_of_small_numbers_is_not_lost_beside_a_large_one() -> None:
+    from phases.verification.numbers import CacheComparison
+
+    wanted = torch.cat([torch.full((1, 1, 3, 4), 100.0), torch.full((1, 1, 3, 4), 0.1)])
+    found = wanted.clone()
+    found[1] = 0.2
+    comparison = CacheComparison()
+    comparison.add(wanted, found)
+    figures = {m.name: m.value for m in comparison.metrics("x")}
+    assert figures["x.relative"] == pytest.approx(1)
+    assert figures["x.max_abs"] == pytest.approx(0.1)
 
 
 def test_an_output_described_by_another_name_is_counted_and_ends_the_run(
@@ -326,6 +364,13 @@ def test_a_contract_of_another_checkpoint_or_export_is_a_mismatch(
     world: Path, tmp_path: Path
 ) -> None:
     report = verify(world, "prefill", tmp_path, checkpoint="e" * 64, facts={"export": "f" * 64})
+    assert values(report)["files.mismatches"] == 3  # and no contract is recorded
+
+
+def test_a_record_that_names_neither_export_nor_contract_agrees_with_none(
+    world: Path, tmp_path: Path
+) -> None:
+    report = verify(world, "prefill", tmp_path, facts={})
     assert values(report)["files.mismatches"] == 2
 
 
