@@ -163,8 +163,19 @@ class _Daemon:
             if kind is Kind.CHECKPOINT:
                 self._request(self._plan_for(published.digest))
         except StillError as error:
-            self._refused = True
-            self._complain(path, error)
+            self._refuse(path, error)
+        except Exception as error:  # noqa: BLE001  # one odd file must not end the daemon for all
+            told = InputError(
+                f"{shown(path)} could not be taken in: {type(error).__name__}: {error}.",
+                remedy="Remove it; if it is a sound file, please report this.",
+                code="inbox.crashed",
+            )
+            told.__cause__ = error
+            self._refuse(path, told)
+
+    def _refuse(self, path: Path, error: StillError) -> None:
+        self._refused = True
+        self._complain(path, error)
 
     def _take_recipe(self, path: Path) -> None:
         recipe = recipes.read(read_document(path), where=shown(path))

@@ -18,7 +18,7 @@ from cli.wiring import Session
 from schemas import canonical
 from schemas.artifact import PUBLISHABLE, Form, Kind, Parent
 from schemas.digest import Digest
-from schemas.errors import InputError, UntrustedFileError
+from schemas.errors import InputError, PhaseError, UntrustedFileError
 from schemas.event import Event
 from schemas.events import ArtifactPublished
 from schemas.policy import Policy
@@ -228,7 +228,20 @@ def _check_mlpackage(path: Path) -> dict[str, Any]:
 
     _require_folder(path, "mlpackage", "a .mlpackage folder")
     check_mlpackage(path)
+    _check_program(path)
     return {}
+
+
+def _check_program(path: Path) -> None:
+    """Parse the program and read every constant: names and offsets must stay inside the package."""
+    from phases.mil import Interpreter, Package
+
+    try:
+        package = Package.open(path)
+        for function in package.functions:
+            Interpreter(package, function=function).check()
+    except PhaseError as error:
+        raise UntrustedFileError(error.message, remedy=error.remedy, code=error.code) from error
 
 
 def _check_dataset(path: Path) -> dict[str, Any]:

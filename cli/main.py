@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given == ["--version"]:
         return _version()
+    # Looking for pydantic plugins reads the metadata of every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from cli.app import run  # typer costs 90 ms: only from here on
     from schemas.errors import StillError
 

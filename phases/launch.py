@@ -143,7 +143,9 @@ def _environment(lock: int) -> dict[str, str]:
     # Wherever this program was imported from, the worker must find it too.
     ours = str(Path(__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
-    return os.environ | {
+    # Knobs of numeric libraries that no run key holds.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ATEN_", "MKL_", "ONEDNN_"))}
+    return kept | {
         "PYTHONPATH": os.pathsep.join([ours, inherited] if inherited else [ours]),
         "STILL_RUN_LOCK_FD": str(lock),
         "HF_HUB_OFFLINE": "1",

@@ -102,7 +102,23 @@ class _Assessor:
                 inputs.append(Parent(role=need.role, digest=found))
         if view := self._closed_start_gate(spec, slot):
             return view
-        return self._keyed(spec, slot, tuple(inputs))
+        view = self._keyed(spec, slot, tuple(inputs))
+        if view.status is Status.READY and (closed := self._refused_here(spec, slot)):
+            return closed
+        return view
+
+    def _refused_here(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
+        """Nothing starts in an environment whose gate is closed."""
+        here = self.site.environment
+        for name in self.policy.gates:
+            if phase_of(name) != ENVIRONMENT:
+                continue
+            gate = self._judged(name, ENVIRONMENT, here, here, blocking=True)
+            if not gate.judged:
+                return _plain(spec, slot, Status.WAITING, Reason.GATE_PENDING, _gate_text(gate))
+            if not gate.open:
+                return _plain(spec, slot, Status.BLOCKED, Reason.GATE_CLOSED, _gate_text(gate))
+        return None
 
     def _before_sealing(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
         """A sealing slot waits until all else has settled and every required gate is open."""

@@ -86,9 +86,23 @@ class Environment:
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """What a run key may hold: the packages, and on macOS the system, which has Core ML."""
+        """What a run key may hold: the packages, and by pseudo-names what else shapes results.
+
+        `python` (its Unicode tables normalise text), `cpu` (the kernels that numeric libraries
+        choose, and whether bf16 is worth using) and, on a Mac, `macos`, which brings Core ML.
+        """
+        bf16 = (
+            "+bf16"
+            if {"avx512_bf16", "amx_bf16", "bf16", "FEAT_BF16"} & set(self.cpu.flags)
+            else ""
+        )
         system = {"macos": self.release} if self.system == "Darwin" else {}
-        return {**self.packages, **system}
+        return {
+            **self.packages,
+            **system,
+            "python": self.python,
+            "cpu": f"{self.machine} {self.cpu.capability}{bf16}",
+        }
 
     def to_json(self) -> dict[str, Any]:
         """JSON-like dictionary, fit for schemas.canonical.encode; the artifact's content."""

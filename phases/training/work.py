@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim import AdamW
 
 from phases.contract import Context
 from phases.numerics import perplexity
+from phases.records import read_header
 from phases.student import (
     Student,
     from_shape,
@@ -60,6 +61,7 @@ def distil(context: Context, *, clock: Callable[[], float] = time.monotonic) -> 
     shape = StudentSection.model_validate(context.params["student"])
     with fixed(section.threads, section.seed):
         _keep_untrained(context, shape, seed=section.seed)
+        torch.manual_seed(section.seed)  # as if this attempt had found the weights there
         run = _begin(context, section)
         _train(run, clock)
         return _products(run)
@@ -72,6 +74,10 @@ def _keep_untrained(context: Context, shape: StudentSection, *, seed: int) -> No
         return
     teacher = context.one("teacher_model").path
     student = _first_student(teacher, shape, seed=seed)
+    # What ends an answer here must end one on the device, whatever the teacher's config says.
+    taught = read_header(context.one("dataset").path).eos_token_id
+    ends = tuple(sorted({*student.config.eos_token_ids, taught}))
+    student.config = replace(student.config, eos_token_ids=ends)
     resume.write_folder(
         folder, lambda partial: save_checkpoint(student, partial, tokenizer_folder=teacher)
     )

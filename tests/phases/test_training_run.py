@@ -17,7 +17,7 @@ from schemas.artifact import Product
 from schemas.errors import InputError, PhaseError
 from schemas.recipe import Recipe
 
-from .training_parts import V, a_context, write_inputs
+from .training_parts import EOS, SIZES, TAUGHT_EOS, V, a_context, write_inputs
 
 torch.set_num_threads(1)
 
@@ -200,6 +200,27 @@ def test_training_brings_held_out_text_closer_to_the_teacher(
     training.run(context)
     metrics = metrics_of(tmp_path)
     assert metrics["held_out.kl"]["value"] < 0.9 * metrics["held_out.untrained_kl"]["value"]
+
+
+def shaped(context: Any) -> Any:
+    """The same context with a fresh student in place of the teacher's layers."""
+    params = {"student": SIZES, "training": context.params["training"]}
+    return type(context)(**{**vars(context), "params": params})
+
+
+def test_a_fresh_student_that_was_killed_before_its_first_resume_point_ends_the_same(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    undisturbed = training.run(shaped(a_context(inputs, tmp_path / "a", steps=2)))
+    with pytest.raises(KilledError):
+        training.run(shaped(a_context(inputs, tmp_path / "b", steps=2, progress=killer(1))))
+    resumed = training.run(shaped(a_context(inputs, tmp_path / "b", steps=2)))
+    assert digests(resumed) == digests(undisturbed)
+
+
+def test_what_ended_answers_in_training_is_an_end_in_the_checkpoint(finished: Path) -> None:
+    (folder,) = (finished / "work").glob("step-*")
+    assert set(load_checkpoint(folder)[1].eos_token_ids) == {EOS, TAUGHT_EOS}
 
 
 def test_the_shape_of_a_fresh_student_is_obeyed(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from phases.contract import Context, Input, Put
 from phases.records import (
     CacheHeader,
     CacheRow,
+    DatasetHeader,
     Message,
     Record,
     Split,
     content_id,
     write_cache,
     write_cache_header,
+    write_header,
     write_split,
 )
 from phases.student import Student, StudentConfig, from_shape, load_checkpoint, save_checkpoint
@@ -29,6 +31,8 @@ from store.blobs import BlobStore
 from store.trees import put_tree
 
 V, K, EOS = 64, 6, 2
+TAUGHT_EOS = 5
+"""What the data set says ends an answer; the teacher's config knows only EOS."""
 CONFIG = StudentConfig(
     vocab_size=V,
     hidden_size=32,
@@ -117,6 +121,15 @@ def write_inputs(root: Path) -> dict[str, Path]:
         rows = {str(r.id): scored(teacher, r) for r in records}
         write_cache(folders["teacher_cache"], split, rows, vocab_size=V)
     write_cache_header(folders["teacher_cache"], header)
+    described = DatasetHeader(
+        tokenizer="2" * 64,
+        counts={split: len(seeds) for split, seeds in splits.items()},
+        top_k=K,
+        teacher="tiny",
+        answers="given",
+        eos_token_id=TAUGHT_EOS,
+    )
+    write_header(folders["dataset"], described)
     return folders
 
 

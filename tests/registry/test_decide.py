@@ -265,12 +265,14 @@ def test_a_gate_without_a_slot_that_feeds_it_is_not_run_and_blocks() -> None:
     assert view.slot("deployment").status is Status.BLOCKED
 
 
-def test_a_refused_environment_blocks_the_release() -> None:
+def test_nothing_starts_in_a_refused_environment() -> None:
     world = World()
     world.measure_environment(unsupported=2)
     view = world.run(world.plan())
-    assert [g.gate for g in view.closed_gates] == ["environment.versions"]
-    assert view.slot("deployment").status is Status.BLOCKED
+    assert world.executed == []
+    assert view.slot("training").reason is Reason.GATE_CLOSED
+    assert "environment.versions" in view.slot("training").detail
+    assert view.closed_gates[0].gate == "environment.versions"
 
 
 def test_a_report_that_a_person_published_is_no_evidence() -> None:

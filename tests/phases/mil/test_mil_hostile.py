@@ -16,8 +16,11 @@ from coremltools.converters.mil import Builder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cli.main import main
+from cli.wiring import make_registry
 from phases.mil import Interpreter, Package, unknown_ops
 from phases.mil.weights import WeightFile
+from registry.home import Home
 from schemas.errors import PhaseError, StillError, UntrustedFileError
 
 pytestmark = pytest.mark.coreml
@@ -271,3 +274,22 @@ def test_a_manifest_that_is_no_manifest_is_refused(package: Path, text: str) -> 
 def test_a_model_that_is_no_ml_program_is_refused(package: Path, data: bytes) -> None:
     model_file(package).write_bytes(data)
     assert failure(package).code in {"mil.bad_model", "mil.bad_program"}
+
+
+def publish(package: Path, home: Home) -> int:
+    return main(["--registry", str(home.root), "publish", str(package), "--kind", "mlpackage"])
+
+
+def test_publishing_looks_into_the_program(package: Path, tmp_path: Path) -> None:
+    home = Home(tmp_path / "still")
+    make_registry(home)
+    data = weight_file(package).read_bytes()
+    weight_file(package).write_bytes(data[:100])
+    assert publish(package, home) == 2
+    weight_file(package).write_bytes(data)
+    rewrite(package, lambda _, block: setattr(blob_constant(block), "fileName", "/etc/passwd"))
+    assert publish(package, home) == 2
+    assert home.log.read_bytes() == b""
+    name = "@model_path/weights/weight.bin"
+    rewrite(package, lambda _, block: setattr(blob_constant(block), "fileName", name))
+    assert publish(package, home) == 0
