@@ -7,7 +7,9 @@ refused by phases/untrusted/folder.py.
 from __future__ import annotations
 
 import io
+import lzma
 import pickletools
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,6 +21,7 @@ _HEAD = 1 << 16
 _MAX_MEMBERS = 10_000
 # Protocols 2 to 5 begin with PROTO and their number (PEP 307, 3154, 574).
 _PROTOCOLS = tuple(bytes([0x80, number]) for number in range(2, 6))
+_OPCODES = frozenset(opcode.code for opcode in pickletools.opcodes)
 _NUMPY = b"\x93NUMPY"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 # Opcodes that name a callable, and those that call one: text can look like either, not like both.
@@ -27,6 +30,10 @@ _NAMES = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"})
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,  # bz2's own
+    MemoryError,  # an LZMA dictionary may ask for 4 GiB
     NotImplementedError,
     RuntimeError,
     EOFError,
@@ -51,7 +58,8 @@ def _in_head(head: bytes) -> str | None:
     if head.startswith(_NUMPY):
         # The header is a Python literal whose dtype strings have a capital O for objects.
         return "is an array of pickled objects" if b"O" in _numpy_header(head) else None
-    if head.startswith(_PROTOCOLS):
+    # An opcode follows; a file of weights may begin with the number 0x280 (640) as four bytes.
+    if head.startswith(_PROTOCOLS) and head[2:3].decode("latin-1") in _OPCODES:
         return "is a pickle"
     return "is a pickle (protocol 0 or 1)" if _is_old_pickle(head) else None
 
@@ -63,13 +71,41 @@ def _numpy_header(head: bytes) -> bytes:
 
 
 def _is_old_pickle(head: bytes) -> bool:
+    """Whether loading would come as far as a call, whatever follows it."""
     seen: set[str] = set()
+    stack = [0]
     try:
         for opcode, _, _ in pickletools.genops(io.BytesIO(head)):
+            if not _applied(opcode, stack):
+                break
             seen.add(opcode.name)
-    except Exception:  # noqa: BLE001  # its readers raise almost anything on bytes that are no pickle
-        return False
+    except Exception:  # noqa: BLE001, S110  # no opcode, or cut by _HEAD: what was seen counts
+        pass
     return bool(seen & _NAMES) and bool(seen & _CALLS)
+
+
+def _applied(opcode: pickletools.OpcodeInfo, stack: list[int]) -> bool:
+    """Do to `stack` what `opcode` does; False where a loader would give up.
+
+    `stack` holds how many objects lie above its bottom and above each mark.
+    """
+    wanted = opcode.stack_before
+    if pickletools.markobject in wanted:
+        wanted = wanted[: wanted.index(pickletools.markobject)]
+        if len(stack) == 1:
+            return False
+        stack.pop()
+    elif opcode.name == "POP" and not stack[-1] and len(stack) > 1:
+        stack.pop()  # the mark itself
+        return True
+    if len(wanted) > stack[-1]:
+        return False
+    stack[-1] -= len(wanted)
+    if pickletools.markobject in opcode.stack_after:
+        stack.append(0)
+    else:
+        stack[-1] += len(opcode.stack_after)
+    return True
 
 
 def _in_archive(file: BinaryIO) -> str | None:

@@ -137,6 +137,32 @@ def _broken_zip(path: Path) -> None:
     path.write_bytes(b"PK\x03\x04" + bytes(50))
 
 
+def _packed_zip(method: int, *, damaged: bool) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("data", b"harmless " * 400)
+        content = bytearray(path.read_bytes())
+        if damaged:
+            start = content.index(b"data") + 4
+            content[start : start + 60] = b"\xff" * 60
+        path.write_bytes(content)
+
+    return write
+
+
+def _long_pickle(protocol: int) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        evil = [Evil(path.parent / "pwned"), *map(str, range(40_000))]
+        path.write_bytes(pickle.dumps(evil, protocol=protocol))
+
+    return write
+
+
+def _pickle_and_rubbish(path: Path) -> None:
+    """The loader fails, and has run the call by then."""
+    path.write_bytes(pickle.dumps(Evil(path.parent / "pwned"), protocol=0)[:-1] + b"\xff\xff")
+
+
 def _object_array(path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     array = numpy.array([Evil(path.parent / "pwned")], dtype=object)
@@ -166,6 +192,12 @@ def _text(path: Path) -> None:
         ("vocab.txt", _pickle(2), "model.pickle"),
         ("vocab.txt", _pickle(4), "model.pickle"),
         ("tokenizer.model", _pickle(5), "model.pickle"),
+        ("vocab.txt", _long_pickle(0), "model.pickle"),
+        ("vocab.txt", _long_pickle(1), "model.pickle"),
+        ("vocab.txt", _pickle_and_rubbish, "model.pickle"),
+        ("assets.zip", _packed_zip(zipfile.ZIP_LZMA, damaged=True), "model.pickle"),
+        ("assets.zip", _packed_zip(zipfile.ZIP_BZIP2, damaged=True), "model.pickle"),
+        ("assets.zip", _packed_zip(zipfile.ZIP_DEFLATED, damaged=True), "model.pickle"),
         ("assets.zip", _torch_zip, "model.pickle"),
         ("notes", _broken_zip, "model.pickle"),
         ("sub/stats.npy", _object_array, "model.pickle"),
@@ -201,11 +233,21 @@ def test_honest_files_are_not_taken_for_pickles(tmp_path: Path) -> None:
         "d.json": '{"a": 1}',
         "e.txt": "Nothing.",
         "f.txt": "R.",
+        "g.txt": "(config\nof\nReal.\n" * 9000,
     }.items():
         (tmp_path / name).write_text(content)
+    _packed_zip(zipfile.ZIP_LZMA, damaged=False)(tmp_path / "sound.zip")
     assert {path.name: find_pickle(path) for path in tmp_path.iterdir()} == dict.fromkeys(
         path.name for path in tmp_path.iterdir()
     )
+
+
+@pytest.mark.parametrize("count", [512, 640, 896, 1152, 1408])
+def test_a_count_of_weights_is_not_taken_for_a_pickle(tmp_path: Path, count: int) -> None:
+    """Core ML's weight.bin begins with how many blobs it holds: 640 is 80 02 00 00."""
+    path = tmp_path / "weight.bin"
+    path.write_bytes(struct.pack("<II", count, 2) + bytes(1000))
+    assert find_pickle(path) is None
 
 
 def _no_config(model: Path) -> None:
