@@ -59,7 +59,19 @@ SPEC = PhaseSpec(
         Made(role="teacher_model", kind=Kind.TEACHER),
         Made(role="report", kind=Kind.REPORT),
     ),
-    tools=("torch", "transformers", "tokenizers", "gguf", "jinja2", "numpy", "pyarrow"),
+    tools=(
+        "torch",
+        "transformers",
+        "tokenizers",
+        "gguf",
+        "jinja2",
+        "numpy",
+        "pyarrow",
+        "accelerate",  # with safetensors it writes the teacher of a GGUF file
+        "safetensors",
+        "cpu",  # decides whether the teacher computes in bf16
+        "python",  # its Unicode tables decide which examples ask the same
+    ),
 )
 
 

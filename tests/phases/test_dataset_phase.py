@@ -453,6 +453,10 @@ def test_a_recipe_without_a_data_set_has_no_slot() -> None:
     assert dataset.SPEC.slots(Recipe(name="r", policy="p")) == ()
 
 
+def test_the_row_names_all_that_decides_the_bytes() -> None:
+    assert {"accelerate", "safetensors", "cpu", "python"} <= set(dataset.SPEC.tools)
+
+
 def test_the_row_needs_no_heavy_library() -> None:
     script = "import sys, phases.dataset; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     root = Path(__file__).parents[2]
