@@ -27,11 +27,13 @@ tier_2 = [
     "training.integrity", "export.parity", "export.causality", "export.prefill_decode",
     "conversion.complete", "verification.files", "verification.schema", "verification.io",
     "verification.state", "verification.ops", "verification.numeric_fp32",
-    "verification.decode_equals_prefill", "evaluation.measured",
+    "verification.caches", "verification.decode_equals_prefill", "evaluation.measured",
 ]
 [capabilities]
-matches_checkpoint = ["verification.numeric_fp32"]
-stateful_decode = ["verification.state", "verification.decode_equals_prefill"]
+matches_checkpoint = ["verification.numeric_fp32", "verification.caches"]
+stateful_decode = [
+    "verification.state", "verification.caches", "verification.decode_equals_prefill",
+]
 runs_on_device = ["verification.device_predict"]
 [gates."environment.versions"]
 checks = [{ metric = "unsupported", op = "==", value = 0 }]
@@ -73,6 +75,12 @@ checks = [{ metric = "state.mismatches", op = "==", value = 0 }]
 checks = [{ metric = "ops.unknown", op = "==", value = 0 }]
 [gates."verification.numeric_fp32"]
 checks = [{ metric = "fp32.kl", op = "<=", value = 1e-3 }]
+[gates."verification.caches"]
+slots = "verification/prefill-*"
+checks = [
+    { metric = "fp32.cache.relative", op = "<=", value = 2e-2 },
+    { metric = "declared.cache.relative", op = "<=", value = 2e-2 },
+]
 [gates."verification.decode_equals_prefill"]
 slots = "verification/decode-*"
 checks = [{ metric = "decode.kl", op = "<=", value = 1e-2 }]
