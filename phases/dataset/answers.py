@@ -18,6 +18,7 @@ from phases.teacher import Generated, Prompt, Sampling, Teacher
 from phases.toolcalls import call_fault, parse_call
 from schemas import canonical
 from schemas.digest import Digest
+from schemas.errors import UntrustedFileError
 from schemas.recipe import DatasetSection
 from store.hashing import hash_bytes
 
@@ -60,12 +61,19 @@ class Answered:
 def ask(terms: Terms, examples: Sequence[Example]) -> list[Asked]:
     """Render and tokenise each chat.
 
-    Left out: a prompt that leaves no room for an answer, or has a token that the model has not.
+    Left out: a chat that the template refuses, a prompt that leaves no room for an answer or has a
+    token that the model has not. Raises UntrustedFileError when the template refuses every chat.
     """
     tokenizer = terms.teacher.tokenizer
-    prompts = tokenizer.render([[m.to_json() for m in e.messages] for e in examples])
+    prompts = tokenizer.try_render([[m.to_json() for m in e.messages] for e in examples])
+    refusals = [prompt for prompt in prompts if isinstance(prompt, UntrustedFileError)]
+    if refusals and len(refusals) == len(prompts):
+        raise refusals[0]
     asked = []
     for example, prompt in zip(examples, prompts, strict=True):
+        if isinstance(prompt, UntrustedFileError):
+            terms.left_out["schema"] += 1
+            continue
         token_ids = tuple(tokenizer.encode(prompt))
         if not token_ids or max(token_ids) >= terms.teacher.vocab_size:
             terms.left_out["schema"] += 1  # transformers adds tokens that the model never had

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from phases.untrusted import render_chats
+from phases.untrusted import render_chats, try_chats
 from schemas import canonical
 from schemas.canonical import Json
 from schemas.digest import Digest
@@ -84,6 +84,15 @@ class ChatTokenizer:
         Raises UntrustedFileError when the template fails or takes too long, PhaseError when there
         is none.
         """
+        return render_chats(self._template(), chats, variables=self._variables())
+
+    def try_render(
+        self, chats: Sequence[Sequence[Mapping[str, str]]]
+    ) -> list[str | UntrustedFileError]:
+        """As `render`, but a chat that the template refuses gets the reason in its place."""
+        return try_chats(self._template(), chats, variables=self._variables())
+
+    def _template(self) -> str:
         template = self._settings.get("chat_template")
         if not isinstance(template, str):
             raise PhaseError(
@@ -91,8 +100,11 @@ class ChatTokenizer:
                 remedy="Use a chat model, or add chat_template.jinja to its folder.",
                 code="teacher.no_template",
             )
-        variables = {name: _token(self._settings.get(name)) for name in _TEMPLATE_TOKENS}
-        return render_chats(template, chats, variables={n: t for n, t in variables.items() if t})
+        return template
+
+    def _variables(self) -> dict[str, str]:
+        tokens = {name: _token(self._settings.get(name)) for name in _TEMPLATE_TOKENS}
+        return {name: token for name, token in tokens.items() if token}
 
 
 def _settings(folder: Path) -> Json:

@@ -10,12 +10,12 @@ is an UntrustedFileError that names the file and the first thing that is wrong w
     folder        check_model_folder: a Hugging Face folder
     shapes        check_student_shapes: a Llama config against the tensors beside it
     mlpackage     check_mlpackage
-    chat          check_chat_template, render_chat, render_chats: a template is a program
+    chat          check_chat_template, render_chat(s), try_chats: a template is a program
 """
 
 from __future__ import annotations
 
-from phases.untrusted.chat import check_chat_template, render_chat, render_chats
+from phases.untrusted.chat import check_chat_template, render_chat, render_chats, try_chats
 from phases.untrusted.folder import ModelFolderSummary, check_model_folder
 from phases.untrusted.gguf import GgufSummary, check_gguf
 from phases.untrusted.mlpackage import MlpackageSummary, check_mlpackage
@@ -38,4 +38,5 @@ __all__ = [
     "find_pickle",
     "render_chat",
     "render_chats",
+    "try_chats",
 ]

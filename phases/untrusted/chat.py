@@ -82,16 +82,43 @@ def render_chats(
 
     Raises UntrustedFileError: `chat_template.endless`, `.too_long`, `.failed`.
     """
-    check_chat_template(template)
-    settings = {
-        "template": template,
-        "variables": {**variables, "add_generation_prompt": add_generation_prompt},
-        "seconds": seconds,
-        "max_chars": max_chars,
-    }
-    with _child() as child:
-        child.ask(settings, wall=_START_SECONDS)
-        return [child.ask(list(map(dict, chat)), wall=seconds * _WALL_FACTOR) for chat in chats]
+    with _renderer(template, variables, add_generation_prompt, seconds, max_chars) as child:
+        return [_text(child.ask(_listed(chat), seconds * _WALL_FACTOR)) for chat in chats]
+
+
+def try_chats(
+    template: str,
+    chats: Sequence[Chat],
+    *,
+    variables: Mapping[str, str],
+    seconds: float = 2.0,
+    max_chars: int = MAX_TEXT,
+) -> list[str | UntrustedFileError]:
+    """Render each chat as `render_chats` does, or tell why the template refuses it.
+
+    Raises UntrustedFileError when the renderer itself cannot go on: `chat_template.endless`, a
+    template that is none.
+    """
+    found: list[str | UntrustedFileError] = []
+    with _renderer(template, variables, True, seconds, max_chars) as child:
+        for chat in chats:
+            answer = child.ask(_listed(chat), seconds * _WALL_FACTOR)
+            found.append(str(answer["text"]) if "text" in answer else _told(answer))
+    return found
+
+
+def _listed(chat: Chat) -> list[dict[str, Any]]:
+    return list(map(dict, chat))
+
+
+def _told(answer: Mapping[str, Any]) -> UntrustedFileError:
+    return _refusal(str(answer["what"])[:300], str(answer["fault"]))
+
+
+def _text(answer: Mapping[str, Any]) -> str:
+    if "text" not in answer:
+        raise _told(answer)
+    return str(answer["text"])
 
 
 class _Child:
@@ -104,16 +131,13 @@ class _Child:
         self._questions = process.stdin
         self._answers = process.stdout.fileno()
 
-    def ask(self, question: object, *, wall: float) -> str:
+    def ask(self, question: object, wall: float) -> dict[str, Any]:
         try:
             self._questions.write(json.dumps(question).encode() + b"\n")
             self._questions.flush()
         except BrokenPipeError as error:
             raise self._died() from error
-        answer = self._line(time.monotonic() + wall)
-        if "text" not in answer:
-            raise _refusal(str(answer["what"])[:300], str(answer["fault"]))
-        return str(answer["text"])
+        return self._line(time.monotonic() + wall)
 
     def _line(self, deadline: float) -> dict[str, Any]:
         received = bytearray()
@@ -139,6 +163,27 @@ class _Child:
             remedy="Check that jinja2 3.1.6 or later is installed (`still doctor`).",
             code="chat_template.renderer",
         )
+
+
+@contextmanager
+def _renderer(
+    template: str,
+    variables: Mapping[str, str],
+    add_generation_prompt: bool,  # noqa: FBT001  # as the callers name it
+    seconds: float,
+    max_chars: int,
+) -> Iterator[_Child]:
+    """A child that has compiled the template."""
+    check_chat_template(template)
+    settings = {
+        "template": template,
+        "variables": {**variables, "add_generation_prompt": add_generation_prompt},
+        "seconds": seconds,
+        "max_chars": max_chars,
+    }
+    with _child() as child:
+        _text(child.ask(settings, _START_SECONDS))
+        yield child
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from phases.dataset.journal import Journal
 from phases.dataset.sources import Example, read_source
 from phases.records import CacheRow
 from phases.teacher import ChatTokenizer, Generated, Passage, Prompt, Sampling
+from schemas.errors import UntrustedFileError
 from schemas.recipe import DatasetSection
 
 from . import dataset_parts as parts
@@ -98,3 +99,17 @@ def test_a_generated_call_that_its_tool_forbids_is_left_out(
     assert counts == left_out
     assert [r.answer for r in found.records.values()] == ([] if left_out else [text])
     assert found.calls_valid == 1
+
+
+def test_a_chat_that_the_template_refuses_is_left_out_and_the_next_is_not(tmp_path: Path) -> None:
+    picky = "{% if 'rude' in messages[0].content %}{{ raise_exception('no') }}{% endif %}"
+    lines = [{"prompt": text} for text in ("one?", "a rude one?", "two?")]
+    found, left_out = answered(tmp_path, lines, template=picky + parts.TEMPLATE)
+    assert [r.messages[0].content for r in found.records.values()] == ["one?", "two?"]
+    assert left_out == {"schema": 1}
+
+
+def test_a_template_that_refuses_every_chat_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UntrustedFileError, match="never") as error:
+        answered(tmp_path, [{"prompt": "one?"}], template="{{ raise_exception('never') }}")
+    assert error.value.code == "chat_template.failed"
