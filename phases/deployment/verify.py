@@ -29,6 +29,8 @@ from store.names import component_fault, path_faults
 
 _LARGEST_MANIFEST = 64 << 20
 """Bytes; a manifest has a few hundred per file and per run."""
+_DEEPEST = 64
+"""Folders within each other; a package has four."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +68,12 @@ def verify_folder(folder: Path) -> VerifyReport:
     """Re-hash every file of a deployable folder and compare it with its manifest.
 
     Raises InputError when there is no folder or no manifest, or a file cannot be read;
-    UntrustedFileError when the manifest is malformed or names a path outside of the folder.
+    UntrustedFileError when the manifest is malformed or names a path outside of the folder, or when
+    folders lie in each other deeper than any release's.
     """
     data = _manifest_bytes(folder)
     manifest = _parse(data)
-    found = dict(_walk(folder, ""))
+    found = dict(_walk(folder))
     found.pop(MANIFEST, None)
     listed = {file.path: file for file in manifest.files}
     present = [path for path in listed if path in found]
@@ -97,16 +100,26 @@ def _sorted(paths: Iterator[str]) -> tuple[str, ...]:
 # --- the folder -----------------------------------------------------------------------------------
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
+def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
     """(relative path, whether it is an ordinary file) of everything but folders."""
-    with reading(folder):
-        children = list(os.scandir(folder))
-    for child in children:
-        mode = child.stat(follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            yield from _walk(Path(child.path), f"{prefix}{child.name}/")
-        else:
-            yield f"{prefix}{child.name}", stat.S_ISREG(mode)
+    waiting = [("", folder, 0)]
+    while waiting:
+        prefix, here, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise UntrustedFileError(
+                f"{shown(folder)} holds folders more than {_DEEPEST} deep: no release does.",
+                remedy="Get the folder again from where it was released.",
+                code="verify.too_deep",
+            )
+        with reading(here):
+            children = list(os.scandir(here))
+        for child in children:
+            with reading(Path(child.path)):
+                mode = child.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                waiting.append((f"{prefix}{child.name}/", Path(child.path), depth + 1))
+            else:
+                yield f"{prefix}{child.name}", stat.S_ISREG(mode)
 
 
 def _same(path: Path, listed: ReleasedFile) -> bool:

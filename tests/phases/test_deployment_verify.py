@@ -60,6 +60,13 @@ def test_an_added_file_is_named_wherever_it_hides(release: Path) -> None:
     assert verify_folder(release).added == ("models/prefill-8.mlpackage/.hidden",)
 
 
+def test_a_folder_deeper_than_any_release_is_refused(release: Path) -> None:
+    (release / "/".join("d" * 100)).mkdir(parents=True)
+    with pytest.raises(UntrustedFileError) as caught:
+        verify_folder(release)
+    assert caught.value.code == "verify.too_deep"
+
+
 @pytest.mark.parametrize("edit", ["flip a bit", "append", "truncate", "same size"])
 def test_a_changed_file_is_named(release: Path, edit: str) -> None:
     path = release / MODEL
