@@ -49,5 +49,14 @@ SPEC = PhaseSpec(
     version=1,
     slots=slots,
     makes=(Made(role="report", kind=Kind.REPORT),),
-    tools=("torch", "tokenizers", "transformers", "numpy"),
+    # The teacher may be a GGUF file, which transformers reads with gguf and accelerate.
+    tools=(
+        "torch",
+        "tokenizers",
+        "transformers",
+        "numpy",
+        "safetensors",
+        "gguf",
+        "accelerate",
+    ),
 )

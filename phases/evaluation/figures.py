@@ -1,8 +1,8 @@
 """From what was measured on each example to numbers with 95 % intervals.
 
-Means over positions are bootstrapped by example (positions of one text depend on each other),
-shares of slots and answers get Wilson's interval. A number that is not finite stays so, and fails
-its gate.
+Means over positions and shares of slots are bootstrapped by example: positions of one text, and
+slots of one call, depend on each other. Free answers, one an example, get Wilson's interval.
+A number that is not finite stays so, and fails its gate.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def metrics_of(name: str, measured: Measured, bootstrap: Bootstrap) -> tuple[Met
             unit="fraction",
         ),
         _perplexity(f"{name}.perplexity", [d.nll for d in rows], weights, bootstrap),
-        *_share(f"{name}.slot_accuracy", [w for _, _, w in measured.slots]),
+        *_slot_accuracy(f"{name}.slot_accuracy", measured.slots, bootstrap),
         *_share(f"{name}.json_validity", [w for _, w in measured.free]),
     ]
     return tuple(found)
@@ -121,6 +121,18 @@ def _with_interval(
     return mean, bootstrap_interval(
         values, weights, resamples=bootstrap.resamples, seed=bootstrap.seed
     )
+
+
+def _slot_accuracy(
+    name: str, slots: Sequence[tuple[str, str, Written]], bootstrap: Bootstrap
+) -> tuple[Metric, ...]:
+    """The share of right slots; its interval draws examples with all of their slots."""
+    by_example: dict[str, list[bool]] = {}
+    for example, _, written in slots:
+        by_example.setdefault(example, []).append(written.good)
+    groups = by_example.values()
+    shares, sizes = [sum(g) / len(g) for g in groups], [len(g) for g in groups]
+    return _mean(name, shares, sizes, bootstrap, unit="fraction")
 
 
 def _share(name: str, written: Sequence[Written]) -> tuple[Metric, ...]:

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from phases.evaluation import SPEC, run, slots
+from phases.evaluation.decoding import Written
 from phases.evaluation.fidelity import distance
+from phases.evaluation.figures import Bootstrap, Measured, metrics_of
 from phases.evaluation.work import choose, evaluate
 from phases.records import read_split
 from schemas import canonical
@@ -88,6 +90,10 @@ def test_a_recipe_without_an_evaluation_section_evaluates_nothing() -> None:
     assert [m.role for m in SPEC.makes] == ["report"]
 
 
+def test_what_reads_a_gguf_teacher_is_in_the_key() -> None:
+    assert {"gguf", "accelerate", "safetensors"} <= set(SPEC.tools)
+
+
 def test_importing_the_phase_loads_no_heavy_library() -> None:
     code = "import sys, phases.evaluation; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2], check=True)
@@ -112,6 +118,21 @@ def test_every_number_has_its_count_and_an_interval_around_it(report: Report) ->
     assert counts["trained.kl"] == counts["teacher.perplexity"]
     assert counts["trained.slot_accuracy"] == SECTION["slots"]
     assert counts["trained.json_validity"] == SECTION["free_form"]
+
+
+def test_slots_of_one_call_do_not_count_as_independent() -> None:
+    """Ten calls with nine slots each, all right or all wrong, are ten observations."""
+    measured = Measured()
+    for example in range(10):
+        right = Written(text="", good=example % 2 == 0)
+        measured.slots += [(f"e{example}", f"a{slot}", right) for slot in range(9)]
+    measured.distances = [("e0", distance(torch.zeros(1, 2), torch.tensor([0]), None))]
+    rows = metrics_of("m", measured, Bootstrap(resamples=2000, seed=0))
+    (found,) = (m for m in rows if m.name == "m.slot_accuracy")
+    assert (found.value, found.n) == (0.5, 90)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.low > 0.5  # over 90 independent slots it would be 0.2
 
 
 def test_the_answers_of_the_split_are_what_is_counted(tmp_path: Path) -> None:
