@@ -24,6 +24,7 @@ from torch import Tensor
 
 from phases.mil.checks import bad_operands, check_function, mistyped
 from phases.mil.operations import COMPUTING, OPS
+from phases.mil.ops_linear import ATTENTION, attention_scores
 from phases.mil.ops_state import StateCell
 from phases.mil.package import Package
 from phases.mil.program import Constant, Function, Operand, Operation, Result
@@ -137,6 +138,8 @@ class Interpreter:
         }
         _check_cast(operation, operands)
         computed = _call(operation, operands)
+        if operation.type == ATTENTION:
+            self._measure_scores(operation, operands, tally)
         if len(computed) != len(operation.results):
             raise bad_operands(operation, f"it makes {len(computed)} results")
         for result, raw in zip(operation.results, computed, strict=True):
@@ -147,6 +150,17 @@ class Interpreter:
                 tally.measure(operation.label, raw, rounded, _tensors(operands.values()))
                 values[result.name] = rounded
         tally.executed += 1
+
+    def _measure_scores(
+        self, operation: Operation, operands: Mapping[str, object], tally: Tally
+    ) -> None:
+        query, key = operands["query"], operands["key"]
+        assert isinstance(query, Tensor)  # noqa: S101  # the kernel took it
+        assert isinstance(key, Tensor)  # noqa: S101
+        halves = self._mode == "declared" and any(
+            result.type.dtype == "float16" for result in operation.results
+        )
+        tally.measure_scores(operation.label, attention_scores(query, key), rounds=halves)
 
     def _operand(
         self,

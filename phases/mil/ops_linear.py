@@ -1,7 +1,8 @@
 """Matrix products and attention.
 
 Rules: products accumulate in fp32. Attention is one operation: its scores and weights are never
-rounded in between, in either mode, because what a device does inside is not documented.
+rounded in between, in either mode, because what a device does inside is not documented. But what
+the operation hides is measured: see `attention_scores`.
 
 Source: the docstrings of coremltools/converters/mil/mil/ops/defs/iOS15/linear.py and
 iOS18/transformers.py.
@@ -39,6 +40,11 @@ def _matmul(
     return torch.matmul(left, right)
 
 
+def attention_scores(query: Tensor, key: Tensor) -> Tensor:
+    """`query key^T / sqrt(E)`, before any mask: what a device that computes in fp16 must hold."""
+    return torch.matmul(query, key.mT) / math.sqrt(query.shape[-1])
+
+
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
 ) -> Tensor:
@@ -47,7 +53,7 @@ def _attention(
     query [B, *, L, E], key [B, *, S, E], value [B, *, S, EV]; a boolean mask says what takes part.
     A row that masks everything is NaN, as the documented formula has it.
     """
-    scores = torch.matmul(query, key.mT) / math.sqrt(query.shape[-1])
+    scores = attention_scores(query, key)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
@@ -55,8 +61,10 @@ def _attention(
     return torch.matmul(torch.softmax(scores, dim=-1), value)
 
 
+ATTENTION = "scaled_dot_product_attention"
+
 OPS: Mapping[str, Kernel] = {
     "linear": _linear,
     "matmul": _matmul,
-    "scaled_dot_product_attention": _attention,
+    ATTENTION: _attention,
 }

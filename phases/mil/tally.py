@@ -4,7 +4,8 @@ Rules: only float results of operations that compute are measured; constants, in
 numbers are not. Every NaN counts, in each result that holds it. An infinity counts where it is
 born: in a result none of whose operands holds an infinity of the same sign. So a causal mask of
 -inf is no finding; an overflow to +inf beside it is, and so is what turns it into NaN. (An overflow
-to -inf in the very operation that adds such a mask is not seen.)
+to -inf in the very operation that adds such a mask is not seen.) Attention's scores, which no
+result shows, are measured by themselves: each that fp16 cannot hold counts as one born there.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class RunStats:
     """Non-finite elements: every NaN, and infinities where they are born."""
     first_nonfinite_op: str | None
     """The first operation that made one."""
+    attention_peak: float | None
+    """Largest |score| inside of an attention, before its mask; None without attention."""
 
 
 class Tally:
@@ -45,6 +48,7 @@ class Tally:
         self._max_abs_op = ""
         self._nonfinite = 0
         self._first: str | None = None
+        self._attention_peak: float | None = None
 
     def measure(self, label: str, raw: Tensor, rounded: Tensor, operands: Iterable[Tensor]) -> None:
         """Take one float result into account: as computed, and as rounded to its dtype."""
@@ -59,6 +63,20 @@ class Tally:
         if not peak <= FLOAT16_MAX:  # also when it is NaN
             self._count(label, rounded, operands)
 
+    def measure_scores(self, label: str, scores: Tensor, *, rounds: bool) -> None:
+        """Take the scores inside of an attention into account.
+
+        `rounds`: whether the operation is declared in fp16 and run so; only then a score may be too
+        large.
+        """
+        if scores.numel() == 0:
+            return
+        peak = _peak(scores)
+        self._attention_peak = _larger(self._attention_peak, peak)
+        if rounds and not peak <= FLOAT16_MAX:
+            # NaN was counted where it was born, or is in the attention's result.
+            self._born(label, int((scores.abs() > FLOAT16_MAX).sum()))
+
     def stats(self) -> RunStats:
         """The measurements so far."""
         return RunStats(
@@ -67,6 +85,7 @@ class Tally:
             max_abs_op=self._max_abs_op,
             nonfinite=self._nonfinite,
             first_nonfinite_op=self._first,
+            attention_peak=self._attention_peak,
         )
 
     def _grow(self, label: str, peak: float) -> None:
@@ -80,9 +99,17 @@ class Tally:
             for infinite in (torch.isposinf, torch.isneginf)
             if not any(bool(infinite(operand).any()) for operand in floats)
         )
-        self._nonfinite += born
-        if born and self._first is None:
+        self._born(label, born)
+
+    def _born(self, label: str, count: int) -> None:
+        self._nonfinite += count
+        if count and self._first is None:
             self._first = label
+
+
+def _larger(one: float | None, other: float) -> float:
+    """The larger of both, where NaN is larger than any number."""
+    return other if one is None or math.isnan(other) or other > one else one
 
 
 def _peak(values: Tensor) -> float:

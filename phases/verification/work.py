@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,10 @@ def _measure(
     metrics.append(metric("text.held_out", texts.source == "held_out", n=len(texts.records)))
     nonfinite = sum(stats.nonfinite for stats in own["declared"].stats)
     metrics.append(metric("declared.nonfinite", nonfinite, unit="count"))
+    peaks = [stats.attention_peak for stats in own["declared"].stats]
+    if known := [peak for peak in peaks if peak is not None]:
+        worst = next((peak for peak in known if math.isnan(peak)), max(known))
+        metrics.append(metric("declared.attention_peak", worst, n=len(known)))
     return metrics, {"text": texts.source, **{name: _noted(m) for name, m in own.items()}}
 
 

@@ -160,6 +160,7 @@ def test_a_sound_package_has_nothing_against_it(world: Path, mode: str, tmp_path
     assert report.details["findings"] == []
     assert {found[name] for name in COUNTS} == {0.0}
     assert found["declared.nonfinite"] == 0
+    assert 0 < (found["declared.attention_peak"] or 0) < 65504
     kinds = ["fp32", "declared"] + (["decode"] if mode == "decode" else [])
     for kind in kinds:
         assert (found[f"{kind}.top1_agreement"] or 0) > 0.9  # random weights, near ties

@@ -219,6 +219,7 @@ def test_fp32_mode_does_not_overflow(square: Package) -> None:
     x = torch.tensor([[300.0, 1, 1, 1], [2, 2, 2, 2]])
     found = Interpreter(square).run({"x": x})
     assert (found.stats.nonfinite, found.stats.first_nonfinite_op) == (0, None)
+    assert found.stats.attention_peak is None
     torch.testing.assert_close(found.outputs["y"], (x * x).mean(-1).rsqrt())
 
 
@@ -236,6 +237,27 @@ def test_a_mask_of_minus_infinity_is_no_finding_but_what_it_spoils_is(
     assert (stats.nonfinite, stats.first_nonfinite_op) == (2, "softmax:weights")
     x = torch.tensor([[math.inf, 1.0], [1.0, math.nan]])
     assert Interpreter(package).run({"x": x}).stats.first_nonfinite_op == "add:masked"
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_a_score_inside_of_attention_that_fp16_cannot_hold_is_counted_in_declared_mode(
+    save_program: Callable[..., Path], dtype: str
+) -> None:
+    def build(x: Any) -> Any:
+        halves = mb.cast(x=x, dtype=dtype)
+        joined = mb.scaled_dot_product_attention(query=halves, key=halves, value=halves, name="a")
+        return mb.cast(x=joined, dtype="fp32", name="y")
+
+    package = Package.open(save_program(build, {"x": np.zeros((1, 1, 2, 4), np.float32)}))
+    x = torch.full((1, 1, 2, 4), 1.0)
+    x[0, 0, 0] = 300.0  # beside itself: 4 · 300² / √4; every result is at most 300
+    found = Interpreter(package, mode="declared").run({"x": x})
+    assert found.outputs["y"].isfinite().all()
+    assert found.stats.attention_peak == 180_000
+    expected = (1, "scaled_dot_product_attention:a") if dtype == "fp16" else (0, None)
+    assert (found.stats.nonfinite, found.stats.first_nonfinite_op) == expected
+    exact = Interpreter(package).run({"x": x}).stats
+    assert (exact.nonfinite, exact.attention_peak) == (0, 180_000)
 
 
 @pytest.mark.parametrize(
