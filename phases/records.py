@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from phases.untrusted import read_bounded
 from schemas import canonical
 from schemas.digest import Digest
 from schemas.errors import InputError, UntrustedFileError
@@ -34,6 +35,8 @@ CACHED_SPLITS: tuple[Split, ...] = ("train", "held_out")
 _ID_TAG = b"stillhouse example v1\n"
 _LONGEST_LINE = 8 << 20
 """Bytes of one record; a line longer than this is refused before it is parsed."""
+_LARGEST_HEADER = 1 << 20
+"""Bytes of dataset.json and cache.json."""
 _UINT16_VOCABULARY = 1 << 16
 _COLUMNS = ("id", "n", "top_ids", "top_logprobs", "tail")
 
@@ -200,14 +203,14 @@ H = TypeVar("H", DatasetHeader, CacheHeader)
 
 
 def _header(path: Path, form: type[H]) -> H:
-    with reading(path):
-        data = path.read_bytes()
+    remedy = "Write it as docs/design.md describes, or publish the folder again."
+    data = read_bounded(path, limit=_LARGEST_HEADER, code="records.bad_header", remedy=remedy)
     try:
         return form.model_validate(canonical.decode(data))
     except (ValidationError, InputError) as error:
         raise UntrustedFileError(
             f"{path.name} cannot be read: {_first(error)}.",
-            remedy="Write it as docs/design.md describes, or publish the folder again.",
+            remedy=remedy,
             code="records.bad_header",
         ) from error
 

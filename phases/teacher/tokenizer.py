@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from phases.untrusted import render_chats, try_chats
-from schemas import canonical
+from phases.untrusted import read_bounded, read_json, render_chats, try_chats
 from schemas.canonical import Json
 from schemas.digest import Digest
 from schemas.errors import PhaseError, UntrustedFileError
-from store.durable import reading
 from store.hashing import hash_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_MAX_TOKENIZER = 64 << 20
+_MAX_SETTINGS = 16 << 20
+_MAX_TEMPLATE = 1 << 20
+"""Bytes of what is read; phases/untrusted/chat.py counts a template's characters."""
 _TEMPLATE_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 """Settings that chat templates may name."""
 
@@ -50,8 +52,7 @@ class ChatTokenizer:
         from tokenizers import Tokenizer
 
         path = folder / "tokenizer.json"
-        with reading(path):
-            text = path.read_text(encoding="utf-8", errors="replace")
+        text = _read(path, _MAX_TOKENIZER)
         try:
             tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # the Rust library raises nothing narrower
@@ -112,8 +113,7 @@ def _settings(folder: Path) -> Json:
     settings = _read_json(folder / "tokenizer_config.json")
     template = folder / "chat_template.jinja"
     if template.is_file():
-        with reading(template):
-            settings["chat_template"] = template.read_text(encoding="utf-8", errors="replace")
+        settings["chat_template"] = _read(template, _MAX_TEMPLATE)
     return settings
 
 
@@ -141,8 +141,17 @@ def _token(setting: object) -> str | None:
     return setting if isinstance(setting, str) else None
 
 
+def _read(path: Path, limit: int) -> str:
+    data = read_bounded(
+        path,
+        limit=limit,
+        code="teacher.bad_tokenizer",
+        remedy="Give a folder with the tokenizer files that its model was published with.",
+    )
+    return data.decode("utf-8", errors="replace")
+
+
 def _read_json(path: Path) -> Json:
     if not path.is_file():
         return {}
-    with reading(path):
-        return canonical.decode(path.read_bytes())
+    return read_json(path, limit=_MAX_SETTINGS, code="teacher.bad_tokenizer")

@@ -10,6 +10,7 @@ is an UntrustedFileError that names the file and the first thing that is wrong w
     folder        check_model_folder: a Hugging Face folder
     shapes        check_student_shapes: a Llama config against the tensors beside it
     mlpackage     check_mlpackage
+    reading       read_bounded, read_json
     chat          check_chat_template, render_chat(s), try_chats: a template is a program
 """
 
@@ -20,6 +21,7 @@ from phases.untrusted.folder import ModelFolderSummary, check_model_folder
 from phases.untrusted.gguf import GgufSummary, check_gguf
 from phases.untrusted.mlpackage import MlpackageSummary, check_mlpackage
 from phases.untrusted.pickles import find_pickle
+from phases.untrusted.reading import read_bounded, read_json
 from phases.untrusted.shapes import check_student_shapes
 from phases.untrusted.tensors import SafetensorsSummary, TensorFact, check_safetensors
 
@@ -36,6 +38,8 @@ __all__ = [
     "check_safetensors",
     "check_student_shapes",
     "find_pickle",
+    "read_bounded",
+    "read_json",
     "render_chat",
     "render_chats",
     "try_chats",

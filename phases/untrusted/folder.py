@@ -12,14 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phases.untrusted.chat import check_chat_template
+from phases.untrusted.chat import MAX_TEMPLATE, check_chat_template
 from phases.untrusted.pickles import find_pickle
-from phases.untrusted.reading import read_json, refused, regular_files
+from phases.untrusted.reading import read_bounded, read_json, refused, regular_files
 from phases.untrusted.tensors import TensorFact, check_safetensors
 from schemas.canonical import Json
+from store.durable import reading
 
-_MAX_CONFIG = 16 << 20
-_MAX_INDEX = 64 << 20
+_MAX_CONFIG = 1 << 20
+_MAX_SETTINGS = 16 << 20
+_MAX_JSON = 64 << 20
+"""Bytes; the largest tokenizer.json in use have some 35 MB."""
+_MAX_TEMPLATE_BYTES = 4 * MAX_TEMPLATE
+_TOO_LARGE = "model.too_large"
+_COMPLETE = "Download the folder again, complete, or save the model again."
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
@@ -120,9 +126,13 @@ def _refuse_pickle(path: Path, what: str) -> None:
 
 def _check_settings(files: Mapping[str, Path]) -> None:
     for name, path in files.items():
+        if name.endswith(".json"):
+            _refuse_larger(path, _MAX_JSON)
+        if name.endswith(".jinja"):
+            _check_template(path)
         if not name.endswith("config.json"):
             continue
-        settings = read_json(path, limit=_MAX_CONFIG, code="model.bad_config")
+        settings = read_json(path, limit=_MAX_SETTINGS, code="model.bad_config")
         key = _remote_code(settings)
         if key is not None:
             raise refused(
@@ -135,6 +145,18 @@ def _check_settings(files: Mapping[str, Path]) -> None:
         template = settings.get("chat_template")
         if isinstance(template, str):
             check_chat_template(template)
+
+
+def _refuse_larger(path: Path, limit: int) -> None:
+    with reading(path):
+        size = path.stat().st_size
+    if size > limit:
+        raise refused(path, f"is larger than {limit} bytes", code=_TOO_LARGE, remedy=_COMPLETE)
+
+
+def _check_template(path: Path) -> None:
+    data = read_bounded(path, limit=_MAX_TEMPLATE_BYTES, code=_TOO_LARGE, remedy=_COMPLETE)
+    check_chat_template(data.decode("utf-8", errors="replace"))
 
 
 def _remote_code(settings: Json) -> str | None:
@@ -176,7 +198,7 @@ def _tensors(folder: Path, files: Mapping[str, Path]) -> dict[str, TensorFact]:
 
 
 def _weight_map(path: Path, found: Mapping[str, Mapping[str, TensorFact]]) -> dict[str, str]:
-    table = read_json(path, limit=_MAX_INDEX, code="model.bad_index").get("weight_map")
+    table = read_json(path, limit=_MAX_JSON, code="model.bad_index").get("weight_map")
     if not isinstance(table, dict) or not table:
         raise _bad_index(path, "has no weight_map")
     for tensor, file in table.items():
@@ -200,5 +222,5 @@ def _bad_index(path: Path, what: str) -> Exception:
         path,
         what,
         code="model.bad_index",
-        remedy="Download the folder again, complete, or save the model again.",
+        remedy=_COMPLETE,
     )

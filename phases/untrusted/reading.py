@@ -21,13 +21,19 @@ def refused(path: Path, what: str, *, code: str, remedy: str) -> UntrustedFileEr
     return UntrustedFileError(f"{shown(path.name)} {what}.", remedy=remedy, code=code)
 
 
-def read_json(path: Path, *, limit: int, code: str) -> Json:
-    """Return the JSON object in `path`. Raises UntrustedFileError, also above `limit` bytes."""
+def read_bounded(path: Path, *, limit: int, code: str, remedy: str) -> bytes:
+    """Return all of `path`. Raises UntrustedFileError above `limit` bytes, InputError."""
     with reading(path), path.open("rb") as file:
         data = file.read(limit + 1)
-    remedy = "Download or export it again."
     if len(data) > limit:
         raise refused(path, f"is larger than {limit} bytes", code=code, remedy=remedy)
+    return data
+
+
+def read_json(path: Path, *, limit: int, code: str) -> Json:
+    """Return the JSON object in `path`. Raises UntrustedFileError, also above `limit` bytes."""
+    remedy = "Download or export it again."
+    data = read_bounded(path, limit=limit, code=code, remedy=remedy)
     try:
         return canonical.decode(data)
     except InputError as error:

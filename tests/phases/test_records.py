@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,15 @@ def test_a_damaged_cache_is_refused(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "train.parquet").write_bytes(damage)
     with pytest.raises(UntrustedFileError, match=r"train\.parquet"):
         read_cache(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [("dataset.json", read_header), ("cache.json", read_cache_header)]
+)
+def test_a_header_of_any_size_is_not_read_whole(
+    tmp_path: Path, name: str, read: Callable[[Path], object]
+) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2 << 20)
+    with pytest.raises(UntrustedFileError, match="larger than"):
+        read(tmp_path)

@@ -194,6 +194,23 @@ def test_a_broken_tokenizer_is_refused(tmp_path: Path) -> None:
         ChatTokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("tokenizer.json", 65 << 20),
+        ("tokenizer_config.json", 17 << 20),
+        ("chat_template.jinja", 2 << 20),
+        ("generation_config.json", 17 << 20),
+    ],
+)
+def test_a_file_larger_than_any_honest_one_is_refused(tmp_path: Path, name: str, size: int) -> None:
+    parts.write_tokenizer(tmp_path)
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(size)
+    with pytest.raises(UntrustedFileError, match="larger than"):
+        ChatTokenizer.load(tmp_path)
+
+
 def test_an_endless_chat_template_is_stopped(tmp_path: Path) -> None:
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}"
     parts.write_tokenizer(tmp_path, template=endless)

@@ -289,6 +289,14 @@ def _long_template(model: Path) -> None:
     (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": "x" * 300_000}))
 
 
+def _long(name: str, size: int) -> Callable[[Path], None]:
+    def write(model: Path) -> None:
+        with (model / name).open("wb") as file:
+            file.truncate(size)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
@@ -304,7 +312,12 @@ def _long_template(model: Path) -> None:
         (_fifo, "folder.special"),
         (_bytes_name, "folder.bad_name"),
         (_deep, "folder.too_deep"),
+        (_config('{"model_type": "llama", "a": "' + "x" * (2 << 20) + '"}'), "model.bad_config"),
         (_long_template, "chat_template.too_long"),
+        (_long("chat_template.jinja", 300_000), "chat_template.too_long"),
+        (_long("chat_template.jinja", 2 << 20), "model.too_large"),
+        (_long("tokenizer.json", 65 << 20), "model.too_large"),
+        (_long("vocab.json", 65 << 20), "model.too_large"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused(
