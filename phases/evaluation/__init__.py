@@ -46,7 +46,7 @@ def run(context: Context) -> tuple[Product, ...]:
 
 SPEC = PhaseSpec(
     name="evaluation",
-    version=1,
+    version=2,
     slots=slots,
     makes=(Made(role="report", kind=Kind.REPORT),),
     # The teacher may be a GGUF file, which transformers reads with gguf and accelerate.

@@ -46,7 +46,7 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
 
 SPEC = PhaseSpec(
     name="verification",
-    version=1,
+    version=2,
     slots=slots,
     makes=(Made(role="report", kind=Kind.REPORT),),
     # `macos` is there only on a Mac, whose Core ML measures what is `not_run` elsewhere.
