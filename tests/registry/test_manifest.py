@@ -168,8 +168,15 @@ def test_failures_are_of_slots_that_nothing_fills_now(ledger: Ledger) -> None:
     assert ask(ledger, CHECKPOINT).failures == {}
     ledger.append([failed("export/prefill-64", "first"), failed("export/prefill-64", "second")])
     ledger.append([failed("export/prefill-64", "of another plan", plan=OTHER)])
-    died = {"run": "cc" * 32, "phase": "export", "plan": PLAN, "slot": "export/decode-64"}
-    ledger.append([RunAbandoned(**died, attempt=3, reason="killed")])
+    died = RunAbandoned(
+        run="cc" * 32,
+        phase="export",
+        plan=PLAN,
+        slot="export/decode-64",
+        attempt=3,
+        reason="killed",
+    )
+    ledger.append([died])
     assert ask(ledger, CHECKPOINT).failures == {
         "export/decode-64": "killed",
         "export/prefill-64": "second",
