@@ -27,9 +27,6 @@ from schemas.digest import Digest
 from schemas.errors import InputError, IntegrityError, StorageError
 from schemas.event import Actor, Event
 from schemas.events import Payload
-from schemas.upcast import payload_of
-
-__all__ = ["Audit", "Ledger", "LedgerReader", "payload_of"]
 
 
 @dataclass(frozen=True, kw_only=True)

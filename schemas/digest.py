@@ -32,9 +32,3 @@ _DIGEST = re.compile(DIGEST_PATTERN)
 def is_digest(text: str) -> bool:
     """Whether `text` is a complete digest."""
     return _DIGEST.fullmatch(text) is not None
-
-
-def key_of(digest: str) -> str:
-    """The UUID text by which the projection joins: the first 128 bits of the digest."""
-    h = digest[:32]
-    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"

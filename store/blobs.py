@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from schemas.digest import is_digest
-from schemas.errors import IntegrityError, ReferenceError_
+from schemas.errors import IntegrityError
 from store import staging
 from store.durable import sync_folder, writing
 from store.hashing import hash_bytes, hash_file
@@ -24,7 +24,6 @@ from store.staging import Batch, Stored, corrupt, object_path, reading_object
 
 OBJECT_FOLDER = re.compile(r"[0-9a-f]{2}")
 OBJECT_FILE = re.compile(r"[0-9a-f]{62}")
-_PREFIX = re.compile(r"[0-9a-f]{4,64}")
 
 
 class BlobStore:
@@ -107,27 +106,6 @@ class BlobStore:
             for name in _names(self.root / folder, OBJECT_FILE):
                 yield folder + name
 
-    def resolve_prefix(self, prefix: str) -> str:
-        """Find the one digest that begins with `prefix` (4 characters or more, any case).
-
-        Raises ReferenceError_ when none or several do.
-        """
-        wanted = prefix.lower()
-        if _PREFIX.fullmatch(wanted) is None:
-            raise _unknown(prefix)
-        rest = re.compile(re.escape(wanted[2:]) + rf"[0-9a-f]{{{64 - len(wanted)}}}")
-        found = [wanted[:2] + name for name in _names(self.root / wanted[:2], rest)]
-        if not found:
-            raise _unknown(prefix)
-        if len(found) > 1:
-            raise ReferenceError_(
-                f"{prefix} is the beginning of {len(found)} objects, {found[0]} and {found[1]}"
-                " among them.",
-                remedy="Give more characters of the digest.",
-                code="ref.ambiguous",
-            )
-        return found[0]
-
     def _place(self, digest: str) -> Path:
         if not is_digest(digest):
             raise ValueError(f"not a digest: {digest!r}")
@@ -152,12 +130,4 @@ def _missing(digest: str) -> IntegrityError:
         remedy="Publish the same content again or restore it from a backup; `still fsck` lists"
         " everything that is missing.",
         code="store.missing",
-    )
-
-
-def _unknown(prefix: str) -> ReferenceError_:
-    return ReferenceError_(
-        f"No object's digest begins with {prefix!r}.",
-        remedy="Give at least 4 hexadecimal characters of a digest that `still ls` shows.",
-        code="ref.unknown",
     )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import InputError, IntegrityError, ReferenceError_, StillError, StorageError
+from schemas.errors import InputError, IntegrityError, StillError, StorageError
 from store import staging
 from store.blobs import BlobStore
 from store.hashing import CHUNK, FileHash
@@ -104,25 +104,6 @@ def test_all_digests_are_listed_in_order_and_nothing_else(store: BlobStore) -> N
     (store.root / "64" / "notes.txt").touch()
     (store.root / "README").touch()
     assert list(store.digests()) == stored
-
-
-def test_a_unique_prefix_of_four_or_more_is_resolved(store: BlobStore) -> None:
-    store.put_bytes(b"abc")
-    for prefix in (ABC[:4], ABC[:12].upper(), ABC):
-        assert store.resolve_prefix(prefix) == ABC
-
-
-def test_a_prefix_that_names_nothing_or_two_things_is_refused(store: BlobStore) -> None:
-    store.put_bytes(b"abc")
-    twin = store.root / "64" / (ABC[2:12] + "0" * 52)
-    twin.touch()
-    with pytest.raises(ReferenceError_) as ambiguous:
-        store.resolve_prefix(ABC[:12])
-    assert code_of(ambiguous) == "ref.ambiguous"
-    for prefix in ("0000", ABC[:3], "6437*", "", "../."):
-        with pytest.raises(ReferenceError_) as unknown:
-            store.resolve_prefix(prefix)
-        assert code_of(unknown) == "ref.unknown"
 
 
 def test_links_and_special_files_are_refused_and_leave_nothing(
