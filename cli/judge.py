@@ -155,7 +155,7 @@ def retry(
 
 def has_failed(run: Run) -> bool:
     """Whether a run has ended without success and will not be tried again by itself."""
-    return run.status == "failed" or run.given_up
+    return run.status == "failed" or run.failures >= 3
 
 
 def _failed_run(state: State, failed: dict[Digest, Run], text: str) -> Run:

@@ -261,7 +261,7 @@ class _Assessor:
         if run.status == "failed":
             text = run.error.message if run.error else ""
             return Status.FAILED, Reason.RUN_FAILED, f"run {run.key[:SHORT]}: {text}"
-        if run.given_up:
+        if run.failures >= 3:
             return Status.FAILED, Reason.RUN_DIED, f"run {run.key[:SHORT]}: {run.reason}"
         return Status.READY, Reason.RETRY, f"run {run.key[:SHORT]}: {run.reason}"
 

@@ -20,9 +20,6 @@ from schemas.recipe import Recipe
 from schemas.upcast import payload_of
 
 RunStatus = Literal["started", "succeeded", "failed", "abandoned"]
-MAX_DEATHS = 3
-"""A run whose process keeps dying is given up after this many deaths in a row."""
-
 GateKey = tuple[str, Digest, Digest, Digest]
 """(gate, subject, evidence, policy)."""
 
@@ -49,10 +46,15 @@ class Run:
     """Of its latest event."""
     started_seq: int
     """Of the start of its latest attempt."""
-    deaths: int = 0
-    """Attempts in a row whose process died; a new request or a retry begins another row."""
+    failures: int = 0
+    """Attempts in a row whose process died, or that failed for a cause outside the run; a new
+    request or a retry begins another row."""
     ts: str
-    """When the latest attempt started."""
+    """When the latest attempt started …"""
+    ended_ts: str = ""
+    """… and when it ended; empty while it goes on."""
+    cancelled_seq: int = 0
+    """When someone asked for it to end; 0: nobody did since its latest start."""
     outputs: dict[str, Digest] = field(default_factory=dict)
     seconds: float | None = None
     error: e.RunFailed | None = None
@@ -60,9 +62,10 @@ class Run:
     log: Digest | None = None
 
     @property
-    def given_up(self) -> bool:
-        """Whether its process died too often to be started again by itself."""
-        return self.status == "abandoned" and self.deaths >= MAX_DEATHS
+    def goes_on_by_itself(self) -> bool:
+        """Whether it ended in a way that is tried again, were there no limit to that."""
+        lost = self.status == "abandoned" or (self.error is not None and self.error.transient)
+        return lost and self.status != "started" and not self.cancelled_seq
 
     @property
     def environment(self) -> Digest | None:
@@ -102,11 +105,16 @@ class State:
     """(plan, slot) -> the run key that fills it."""
     requested: dict[Digest, int] = field(default_factory=dict)
     """plan -> seq of its latest request."""
+    dropped: dict[Digest, int] = field(default_factory=dict)
+    """plan -> seq of its latest cancellation."""
+    priorities: dict[Digest, int] = field(default_factory=dict)
+    """plan -> the priority of its latest request."""
     verdicts: dict[GateKey, Judged] = field(default_factory=dict)
     waivers: dict[tuple[str, Digest], list[Waived]] = field(default_factory=dict)
     tags: dict[str, Digest] = field(default_factory=dict)
     releases: dict[tuple[Digest, Digest], e.ReleaseCut] = field(default_factory=dict)
     """(release, plan) -> the cut."""
+    _running: dict[Digest, Run] = field(default_factory=dict)
     _recipes: dict[Digest, Recipe] = field(default_factory=dict)
     _policies: dict[Digest, Policy] = field(default_factory=dict)
 
@@ -175,14 +183,22 @@ class State:
         """Whether the plan was asked for again since the run went wrong.
 
         A death is recorded by whoever looks next, perhaps after the request that should reopen it,
-        so for an abandoned run its start counts.
+        so for an abandoned run its start counts, or the wish that it should end.
         """
-        since = run.started_seq if run.status == "abandoned" else run.seq
-        return self.requested.get(plan, 0) > since
+        since = max(run.started_seq, run.cancelled_seq)
+        return self.requested.get(plan, 0) > (since if run.status == "abandoned" else run.seq)
+
+    def wants(self, plan: Digest) -> bool:
+        """Whether the plan was asked for, and not cancelled since."""
+        return self.requested.get(plan, 0) > self.dropped.get(plan, 0)
+
+    def wanted(self) -> tuple[Digest, ...]:
+        """The plans that are to be advanced, in the order in which they were first asked for."""
+        return tuple(plan for plan in self.requested if self.wants(plan))
 
     def running(self) -> tuple[Run, ...]:
-        """Runs that were started and have no outcome yet."""
-        return tuple(r for r in self.runs.values() if r.status == "started")
+        """Runs that were started and have no outcome yet, in the order of their starts."""
+        return tuple(self._running.values())
 
 
 def _on_artifact_published(state: State, event: Event, fact: e.ArtifactPublished) -> None:
@@ -196,41 +212,59 @@ def _on_artifact_published(state: State, event: Event, fact: e.ArtifactPublished
 
 def _on_plan_requested(state: State, event: Event, fact: e.PlanRequested) -> None:
     state.requested[fact.plan] = event.seq
+    state.priorities[fact.plan] = fact.priority
+
+
+def _on_plan_cancelled(state: State, event: Event, fact: e.PlanCancelled) -> None:
+    state.dropped[fact.plan] = event.seq
 
 
 def _on_run_started(state: State, event: Event, fact: e.RunStarted) -> None:
     known = state.runs.get(fact.run)
-    goes_on = known is not None and known.status == "abandoned"
-    deaths = known.deaths if known and goes_on and not state.reopened(known, fact.plan) else 0
-    state.runs[fact.run] = Run(
+    goes_on = known is not None and known.goes_on_by_itself
+    failures = known.failures if known and goes_on and not state.reopened(known, fact.plan) else 0
+    state.runs[fact.run] = state._running[fact.run] = Run(  # noqa: SLF001  # its own handler
         key=fact.run,
         started=fact,
         status="started",
         attempts=fact.attempt,
         seq=event.seq,
         started_seq=event.seq,
-        deaths=deaths,
+        failures=failures,
         ts=event.ts,
     )
 
 
+def _ended(state: State, event: Event, run: Digest, status: RunStatus) -> Run:
+    found = state.runs[run]
+    found.status, found.seq, found.ended_ts = status, event.seq, event.ts
+    state._running.pop(run, None)  # noqa: SLF001  # its own handler
+    return found
+
+
 def _on_run_succeeded(state: State, event: Event, fact: e.RunSucceeded) -> None:
-    run = state.runs[fact.run]
-    run.status, run.seq, run.seconds, run.log = "succeeded", event.seq, fact.seconds, fact.log
+    run = _ended(state, event, fact.run, "succeeded")
+    run.seconds, run.log = fact.seconds, fact.log
     run.outputs = {o.role: o.digest for o in fact.outputs}
     state.filled[fact.plan, fact.slot] = fact.run
 
 
 def _on_run_failed(state: State, event: Event, fact: e.RunFailed) -> None:
-    run = state.runs[fact.run]
-    run.status, run.seq, run.seconds, run.log = "failed", event.seq, fact.seconds, fact.log
-    run.error = fact
+    run = _ended(state, event, fact.run, "failed")
+    run.seconds, run.log, run.error = fact.seconds, fact.log, fact
+    run.failures += fact.transient
 
 
 def _on_run_abandoned(state: State, event: Event, fact: e.RunAbandoned) -> None:
-    run = state.runs[fact.run]
-    run.status, run.seq, run.reason = "abandoned", event.seq, fact.reason
-    run.deaths += not fact.stopped
+    run = _ended(state, event, fact.run, "abandoned")
+    run.reason = fact.reason
+    run.failures += not fact.stopped
+
+
+def _on_run_cancelled(state: State, event: Event, fact: e.RunCancelled) -> None:
+    run = state.runs.get(fact.run)
+    if run is not None and run.status != "succeeded" and run.attempts == fact.attempt:
+        run.cancelled_seq = event.seq
 
 
 def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:  # noqa: ARG001
@@ -240,7 +274,7 @@ def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:  # no
 def _on_run_retried(state: State, event: Event, fact: e.RunRetried) -> None:
     run = state.runs.get(fact.run)
     if run is not None and run.status in ("failed", "abandoned"):
-        run.status, run.deaths, run.seq = "abandoned", 0, event.seq
+        run.status, run.failures, run.seq, run.cancelled_seq = "abandoned", 0, event.seq, 0
         run.reason = "a retry was asked for"
 
 
@@ -265,10 +299,12 @@ def _on_release_cut(state: State, event: Event, fact: e.ReleaseCut) -> None:  # 
 _HANDLERS: dict[type[e.Payload], Callable[[State, Event, Any], None]] = {
     e.ArtifactPublished: _on_artifact_published,
     e.PlanRequested: _on_plan_requested,
+    e.PlanCancelled: _on_plan_cancelled,
     e.RunStarted: _on_run_started,
     e.RunSucceeded: _on_run_succeeded,
     e.RunFailed: _on_run_failed,
     e.RunAbandoned: _on_run_abandoned,
+    e.RunCancelled: _on_run_cancelled,
     e.RunReused: _on_run_reused,
     e.RunRetried: _on_run_retried,
     e.GateEvaluated: _on_gate_evaluated,

@@ -54,7 +54,14 @@ class Reason(StrEnum):
     GATE_CLOSED = "a gate it needs did not pass"
     RUN_FAILED = "its run failed"
     RUN_DIED = "its process died too often"
+    RUN_CANCELLED = "its run was cancelled"
+    BACKING_OFF = "it waits before it is tried again"
     OTHERS_UNSETTLED = "other slots of the plan are not settled"
+    NOT_ASKED_FOR = "its plan is not asked for"
+    WORKERS_BUSY = "no worker is free"
+    PHASE_BUSY = "as many runs of its phase go on as may"
+    MEMORY_TAKEN = "the memory it is to have is set aside for others"
+    NOT_ADVANCED = "no process advances this registry"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,12 +46,22 @@ class ArtifactPublished(Payload):
 class PlanRequested(Payload):
     """Someone asked for this recipe's plan (`still run`, or a drop in watch mode).
 
-    Failed runs of the plan may be tried again after it.
+    Failed and cancelled runs of the plan may be tried again after it.
     """
 
     TYPE = "plan.requested"
     plan: Digest
     """Digest of the resolved recipe."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Where two plans want the same worker, the higher one gets it; among equals the earlier."""
+
+
+class PlanCancelled(Payload):
+    """Someone no longer wants this plan; it is not advanced until it is asked for again."""
+
+    TYPE = "plan.cancelled"
+    plan: Digest
+    reason: str = ""
 
 
 class RunStarted(Payload):
@@ -89,7 +99,10 @@ class RunSucceeded(Payload):
 
 
 class RunFailed(Payload):
-    """A run ended with an error. It waits for `still retry` or a new `still run`."""
+    """A run ended with an error, or was ended for taking more than it may.
+
+    It waits for `still retry` or a new `still run`; a transient failure is tried again by itself.
+    """
 
     TYPE = "run.failed"
     run: Digest
@@ -102,6 +115,8 @@ class RunFailed(Payload):
     remedy: str
     seconds: float
     log: Digest | None = None
+    transient: bool = False
+    """True: the cause lies outside the run (a full disk, a busy file), and may be gone later."""
 
 
 class RunAbandoned(Payload):
@@ -116,6 +131,16 @@ class RunAbandoned(Payload):
     reason: str
     stopped: bool = False
     """True: it was ended on purpose, and that does not count against the run."""
+
+
+class RunCancelled(Payload):
+    """Someone asked for a run to end; it is not started again until it is asked for anew."""
+
+    TYPE = "run.cancelled"
+    run: Digest
+    attempt: int
+    """The attempt that was going on, or the last one."""
+    reason: str = ""
 
 
 class RunReused(Payload):
@@ -186,10 +211,12 @@ EVENTS: dict[str, type[Payload]] = {
     for payload in (
         ArtifactPublished,
         PlanRequested,
+        PlanCancelled,
         RunStarted,
         RunSucceeded,
         RunFailed,
         RunAbandoned,
+        RunCancelled,
         RunReused,
         RunRetried,
         GateEvaluated,
