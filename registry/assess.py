@@ -1,12 +1,14 @@
 """How far a plan is: the pure assessment of its slots and gates.
 
 `assess(state, plan, catalog, site, now)` reads the folded state and answers with the values of
-`registry/plans.py`; the same view feeds decisions, `still why`, `still gates` and the release.
+`registry/plans.py`; the same view feeds decisions, `still why`, `still gates` and the release. An
+`Assessment` is the same, kept: what no event touched is not assessed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from registry.fold import Run, State
@@ -47,44 +49,134 @@ def assess(  # the state, what it is asked about, and where and when
 
     fresh: as if it were asked for now: filled slots are keyed again with today's versions.
     """
-    recipe = state.recipe(plan)
-    assessor = _Assessor(state, plan, recipe, site, now)
-    assessor.fresh = fresh
-    for spec, slot in enumerate_slots(recipe, catalog):
-        assessor.add(spec, slot)
-    return PlanView(
-        plan=plan,
-        recipe=recipe,
-        slots=tuple(assessor.views.values()),
-        gates=assessor.all_gates(),
-    )
+    assessment = Assessment(state, plan, catalog, site, fresh=fresh)
+    assessment.again(now)
+    return assessment.view(now)
 
 
-class _Assessor:
-    """Walks the slots in order, remembering what each one came to."""
+class Assessment:
+    """How one plan stands, kept up to date: only what an event can have changed is assessed again.
 
-    def __init__(self, state: State, plan: Digest, recipe: Recipe, site: Site, now: str) -> None:
-        self.state, self.plan, self.recipe = state, plan, recipe
-        self.site, self.now = site, now
-        self.policy: Policy = state.policy(recipe.policy)
-        self.required = self.policy.tiers.get(recipe.tier, ())
+    Slots are walked in their topological order. One is assessed again when it was touched, when
+    something that it rests on came out differently, and, if it seals, when anything did.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        plan: Digest,
+        catalog: Sequence[PhaseSpec],
+        site: Site,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        """Raises KeyError for an unknown plan."""
+        self.state, self.plan, self.site = state, plan, site
+        self.recipe: Recipe = state.recipe(plan)
+        self.policy: Policy = state.policy(self.recipe.policy)
+        self.fresh = fresh
+        self.slots = enumerate_slots(self.recipe, catalog)
+        self.required = self.policy.tiers.get(self.recipe.tier, ())
         self.views: dict[str, SlotView] = {}
         self.gates: dict[tuple[str, str], GateView] = {}
-        self.left_out: set[str] = set()
+        self.left_out: set[tuple[str, str]] = set()
         """Gates over slots that were skipped: they have nothing to judge, and block nothing."""
-        self.fresh = False
+        self.assessed = 0
+        """How many slots were assessed so far, each time counted: the work that was done."""
+        self.now = ""
+        self._wakes: dict[str, str] = {}
+        """Slot -> when it changes by itself: a waiver expires, a pause ends."""
+        self._came_to: dict[str, Any] = {}
+        self._places = {slot.id: place for place, (_, slot) in enumerate(self.slots)}
+        self._fed_gates = {
+            slot.id: tuple(n for n, r in self.policy.gates.items() if applies(n, r, slot.id))
+            for _, slot in self.slots
+        }
 
-    def add(self, spec: PhaseSpec, slot: Slot) -> None:
-        """Assess one slot and the gates over it."""
+    def again(self, now: str, touched: Container[str] | None = None) -> tuple[str, ...]:
+        """Assess what was touched (None: all), and what follows; the slots that were assessed."""
+        self.now = now
+        if touched is None:
+            self._wakes.clear()
+        done: list[str] = []
+        changed: set[str] = set()
+        for spec, slot in self.slots:
+            moved = any(need.slot in changed for need in slot.needs)
+            sealing = spec.seals and (changed or moved)
+            if touched is None or slot.id in touched or moved or sealing:
+                done.append(slot.id)
+                if self._assess(spec, slot):
+                    changed.add(slot.id)
+        return tuple(done)
+
+    def view(self, now: str) -> PlanView:
+        """The whole plan at `now`, which is not before the last assessment or the next `wake`."""
+        self.now = now
+        return PlanView(
+            plan=self.plan,
+            recipe=self.recipe,
+            slots=tuple(self.views[slot.id] for _, slot in self.slots),
+            gates=self.all_gates(),
+        )
+
+    def place(self, slot: str) -> int:
+        """Where a slot stands in the topological order, from 0."""
+        return self._places[slot]
+
+    @property
+    def wake(self) -> str | None:
+        """When something changes by itself (RFC 3339 UTC); None: never."""
+        return min(self._wakes.values(), default=None)
+
+    def interests(self, slot: str) -> Iterator[Digest]:
+        """Runs and artifacts whose events can change this slot or the gates over it."""
+        view = self.views[slot]
+        if view.key:
+            yield view.key
+        yield from (view.outputs[role] for role in ("report", "release") if role in view.outputs)
+        for gate in self._fed_gates[slot]:
+            found = self.gates.get((gate, slot))
+            if found and found.subject:
+                yield found.subject
+
+    def environments(self) -> set[Digest]:
+        """The environments that this plan's gates judge: those used, and the one here."""
+        used = {v.run.environment for v in self.views.values() if v.run}
+        return {d for d in used if d} | {self.site.environment}
+
+    def _assess(self, spec: PhaseSpec, slot: Slot) -> bool:
+        """One slot and the gates over it; whether others may see a difference."""
+        self.assessed += 1
+        self._wakes.pop(slot.id, None)
+        self.views.pop(slot.id, None)  # no slot rests on how it stood itself
         view = self._view(spec, slot)
         self.views[slot.id] = view
-        for name, rule in self.policy.gates.items():
-            if not applies(name, rule, slot.id):
-                continue
+        if view.until:
+            self._wake(slot.id, view.until)
+        for name in self._fed_gates[slot.id]:
             if view.status is Status.SKIPPED:
-                self.left_out.add(name)
+                self.gates.pop((name, slot.id), None)
+                self.left_out.add((name, slot.id))
             else:
+                self.left_out.discard((name, slot.id))
                 self.gates[name, slot.id] = self._gate(name, view)
+        before, now = self._came_to.get(slot.id), self._come_to(slot.id)
+        self._came_to[slot.id] = now
+        return before != now
+
+    def _come_to(self, slot: str) -> Any:  # noqa: ANN401  # compared, never looked into
+        """What others see of a slot, as a value: a run changes in place, and would hide it."""
+        view = self.views[slot]
+        gates = [self.gates.get((name, slot)) for name in self._fed_gates[slot]]
+        return (
+            view.status,
+            dict(view.outputs),
+            view.run and view.run.environment,
+            [g and (g.seq, g.open, g.waiver and g.waiver.seq, g.subject) for g in gates],
+        )
+
+    def _wake(self, slot: str, when: str) -> None:
+        self._wakes[slot] = min(when, self._wakes.get(slot, when))
 
     # -- slots ---------------------------------------------------------------------------------
 
@@ -230,13 +322,14 @@ class _Assessor:
         tools: Mapping[str, str],
         key: Digest | None = None,
     ) -> SlotView:
-        status, reason, detail = self._standing(slot, run)
+        status, reason, detail, until = self._standing(slot, run)
         return SlotView(
             slot=slot,
             spec=spec,
             status=status,
             reason=reason,
             detail=detail,
+            until=until,
             key=run.key if run else key,
             inputs=inputs,
             params=params,
@@ -247,23 +340,38 @@ class _Assessor:
 
     def _standing(  # noqa: PLR0911  # one line a case
         self, slot: Slot, run: Run | None
-    ) -> tuple[Status, Reason, str]:
+    ) -> tuple[Status, Reason, str, str | None]:
         if run is None:
-            return Status.READY, Reason.NEW, ""
+            return Status.READY, Reason.NEW, "", None
+        name = f"run {run.key[:SHORT]}"
         if run.status == "succeeded":
             own = (run.started.plan, run.started.slot) == (self.plan, slot.id)
-            reason = Reason.SUCCEEDED if own else Reason.REUSED
-            return Status.FILLED, reason, f"run {run.key[:SHORT]}"
+            return Status.FILLED, Reason.SUCCEEDED if own else Reason.REUSED, name, None
         if run.status == "started":
-            return Status.RUNNING, Reason.RUNS, f"run {run.key[:SHORT]}, attempt {run.attempts}"
+            return Status.RUNNING, Reason.RUNS, f"{name}, attempt {run.attempts}", None
         if self.state.reopened(run, self.plan):
-            return Status.READY, Reason.RETRY, f"run {run.key[:SHORT]}"
-        if run.status == "failed":
-            text = run.error.message if run.error else ""
-            return Status.FAILED, Reason.RUN_FAILED, f"run {run.key[:SHORT]}: {text}"
-        if run.failures >= 3:
-            return Status.FAILED, Reason.RUN_DIED, f"run {run.key[:SHORT]}: {run.reason}"
-        return Status.READY, Reason.RETRY, f"run {run.key[:SHORT]}: {run.reason}"
+            return Status.READY, Reason.RETRY, name, None
+        if run.cancelled_seq:
+            return Status.FAILED, Reason.RUN_CANCELLED, name, None
+        told = (
+            f"{name}: {run.error.message if run.status == 'failed' and run.error else run.reason}"
+        )
+        if not run.goes_on_by_itself:
+            return Status.FAILED, Reason.RUN_FAILED, told, None
+        if run.failures >= self.site.limits.attempts:
+            died = run.status == "abandoned"
+            return Status.FAILED, Reason.RUN_DIED if died else Reason.RUN_FAILED, told, None
+        due = self._due(run)
+        if due > self.now:
+            return Status.WAITING, Reason.BACKING_OFF, f"until {due}; {told}", due
+        return Status.READY, Reason.RETRY, told, None
+
+    def _due(self, run: Run) -> str:
+        """When a run that was lost is tried again (RFC 3339 UTC)."""
+        if not run.failures:
+            return ""
+        pause = timedelta(seconds=self.site.limits.pause(run.failures))
+        return (datetime.fromisoformat(run.ended_ts) + pause).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     # -- gates ---------------------------------------------------------------------------------
 
@@ -285,6 +393,9 @@ class _Assessor:
         policy = self.recipe.policy
         key = (name, subject or "", evidence or "", policy)
         found = self.state.verdicts.get(key)
+        waiver = self.state.waiver(name, subject, self.now) if subject else None
+        if waiver:
+            self._wake(slot, waiver.fact.until)
         return GateView(
             gate=name,
             slot=slot,
@@ -296,12 +407,13 @@ class _Assessor:
             policy=policy,
             checks=found.fact.checks if found else (),
             seq=found.seq if found else None,
-            waiver=self.state.waiver(name, subject, self.now) if subject else None,
+            waiver=waiver,
             judged=found is not None,
         )
 
     def _environment_gates(self) -> list[GateView]:
-        used = [v.run.environment for v in self.views.values() if v.run and v.outputs]
+        views = sorted(self.views.values(), key=lambda view: self._places[view.slot.id])
+        used = [v.run.environment for v in views if v.run and v.outputs]
         subjects = dict.fromkeys(d for d in used if d) or {self.site.environment: None}
         names = [n for n in self.policy.gates if phase_of(n) == ENVIRONMENT]
         return [
@@ -312,8 +424,9 @@ class _Assessor:
 
     def all_gates(self) -> tuple[GateView, ...]:
         """Every gate of the plan; a required one that no slot feeds is `not_run`."""
-        found = [*self._environment_gates(), *self.gates.values()]
-        fed = {g.gate for g in found} | self.left_out
+        over_slots = sorted(self.gates.values(), key=lambda gate: self._places[gate.slot])
+        found = [*self._environment_gates(), *over_slots]
+        fed = {g.gate for g in found} | {gate for gate, _ in self.left_out}
         unfed = [
             self._judged(name, "(no slot)", None, None, blocking=True)
             for name in self.required

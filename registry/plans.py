@@ -19,6 +19,7 @@ from typing import Any
 from registry.fold import Run, Waived
 from schemas.artifact import Parent
 from schemas.digest import Digest
+from schemas.limits import Limits
 from schemas.plan import PhaseSpec, Slot
 from schemas.policy import CheckResult, Verdict
 from schemas.recipe import Recipe
@@ -71,6 +72,7 @@ class Site:
     environment: Digest
     versions: Mapping[str, str]
     """Distribution -> version; an absent one is left out."""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ class SlotView:
     reason: Reason
     detail: str = ""
     """The first thing the reason is about, with digests: for people."""
+    until: str | None = None
+    """When it goes on by itself (RFC 3339 UTC), where that is known."""
     key: Digest | None = None
     """The run key, when all inputs are known."""
     inputs: tuple[Parent, ...] = ()

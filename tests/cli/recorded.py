@@ -15,7 +15,8 @@ from cli.intake import publish_policy
 from cli.wiring import Session
 from phases import environment
 from phases.catalog import CATALOG
-from registry.decide import Record, Start, decide
+from registry.agenda import decide
+from registry.decide import Record, Start
 from registry.plans import PlanView, SlotView
 from schemas import canonical
 from schemas.artifact import FileFact, Kind, Parent

@@ -11,8 +11,9 @@ from typing import Any
 
 from blake3 import blake3
 
+from registry.agenda import Agenda, decide
 from registry.assess import assess
-from registry.decide import Action, Record, Start, decide
+from registry.decide import Action, Record, Start
 from registry.fold import State
 from registry.plans import PlanView, Site, SlotView
 from schemas import canonical
@@ -28,6 +29,7 @@ from schemas.events import (
     RunStarted,
     RunSucceeded,
 )
+from schemas.limits import Limits
 from schemas.plan import Made, Need, PhaseSpec, Slot
 from schemas.policy import Policy, Tier
 from schemas.recipe import Recipe
@@ -157,6 +159,10 @@ class World:
     """Deaths that nobody has noticed yet."""
     executed: list[str] = field(default_factory=list)
     """Slots in the order in which their runs were started."""
+    now: str = NOW
+    limits: Limits = field(default_factory=lambda: Limits(backoff=0))
+    agenda: Agenda | None = None
+    """One that follows, if any."""
 
     def record(self, *payloads: Payload) -> None:
         """Append one batch."""
@@ -164,7 +170,7 @@ class World:
             event = Event(
                 seq=len(self.events) + 1,
                 prev=GENESIS,
-                ts=NOW,
+                ts=self.now,
                 type=payload.TYPE,
                 v=1,
                 actor=Actor(user="u", host="h"),
@@ -173,6 +179,8 @@ class World:
             )
             self.events.append(event)
             self.state.apply(event)
+            if self.agenda is not None:
+                self.agenda.note(event)
 
     def policy(self, document: dict[str, Any] | None = None) -> Digest:
         """Publish a policy."""
@@ -181,12 +189,19 @@ class World:
             Kind.POLICY, canonical.encode(policy.to_json()), policy=policy.to_json()
         )
 
-    def plan(self, *, policy: Digest | None = None, prefill: tuple[int, ...] = (8,)) -> Digest:
+    def plan(
+        self,
+        *,
+        policy: Digest | None = None,
+        prefill: tuple[int, ...] = (8,),
+        name: str = "r",
+        priority: int = 0,
+    ) -> Digest:
         """Publish a recipe over a given checkpoint and ask for its plan."""
         self.measure_environment()
         recipe = Recipe.model_validate(
             {
-                "name": "r",
+                "name": name,
                 "tier": Tier.TIER_2,
                 "policy": policy or self.policy(),
                 "given": {"checkpoint": digest("weights")},
@@ -198,7 +213,7 @@ class World:
         plan = self._publish(
             Kind.RECIPE, canonical.encode(recipe.to_json()), recipe=recipe.to_json()
         )
-        self.record(PlanRequested(plan=plan))
+        self.record(PlanRequested(plan=plan, priority=priority))
         return plan
 
     def measure_environment(self, unsupported: float = 0) -> None:
@@ -223,16 +238,16 @@ class World:
     @property
     def site(self) -> Site:
         """The present environment."""
-        return Site(environment=self.environment, versions=self.versions)
+        return Site(environment=self.environment, versions=self.versions, limits=self.limits)
 
     def view(self, plan: Digest) -> PlanView:
         """The plan as it stands."""
-        return assess(self.state, plan, CATALOG, self.site, NOW)
+        return assess(self.state, plan, CATALOG, self.site, self.now)
 
     def run(self, plan: Digest) -> PlanView:
         """Advance until `decide` answers nothing."""
         for _ in range(100):
-            actions = decide(self.state, (plan,), CATALOG, self.site, NOW)
+            actions = decide(self.state, (plan,), CATALOG, self.site, self.now)
             if not actions:
                 return self.view(plan)
             for action in actions:
@@ -247,7 +262,7 @@ class World:
         while actions and isinstance(actions[0], Record):
             self.record(*actions[0].payloads)
             plans = tuple(self.state.requested)
-            actions = decide(self.state, plans, CATALOG, self.site, NOW)
+            actions = decide(self.state, plans, CATALOG, self.site, self.now)
         for action in actions:
             assert isinstance(action, Start)
             self._execute(action, notice=False)

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
+from registry.agenda import decide
 from registry.assess import assess
-from registry.decide import decide
 from registry.plans import Reason, Status
 from schemas.events import (
     GateWaived,
@@ -131,7 +131,7 @@ def test_a_retry_reopens_one_run() -> None:
     world.record(RunRetried(run=key))
     assert world.run(plan).done
     assert world.state.runs[key].attempts == 2
-    assert world.state.runs[key].deaths == 0
+    assert world.state.runs[key].failures == 0
 
 
 def test_a_run_that_keeps_dying_is_given_up_after_three_attempts() -> None:
