@@ -96,9 +96,9 @@ def publish_resolved(session: Session, recipe: Recipe, parents: tuple[Parent, ..
     return record(session, fact).digest
 
 
-def request(session: Session, plan: Digest) -> None:
+def request(session: Session, plan: Digest, *, priority: int = 0) -> None:
     """Ask for a plan: it will be advanced, and its failed runs may be tried again."""
-    session.ledger.append([PlanRequested(plan=plan)])
+    session.ledger.append([PlanRequested(plan=plan, priority=priority)])
 
 
 def with_checkpoint(

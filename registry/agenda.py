@@ -2,8 +2,8 @@
 
 Rules: an event costs as much as the slots that it can change, however many plans wait and however
 many artifacts there are (`assessed` counts the slots that were looked at). Who is interested in
-which run or artifact is indexed from the assessments themselves. At any moment the agenda equals one
-that is made anew from the same state.
+which run or artifact is indexed from the assessments themselves. At any moment the agenda equals
+one that is made anew from the same state.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Agenda:
         self._facts: dict[tuple[Digest, str], tuple[Payload, ...]] = {}
         self._ready: list[_Rank] = []
         self._ranks: dict[tuple[Digest, str], _Rank] = {}
+        self._pausing: set[tuple[Digest, str]] = set()
         self._wakes: list[tuple[str, Digest]] = []
         self._woken: dict[Digest, str] = {}
         """Plan -> the moment that was last put into `_wakes` for it."""
@@ -126,6 +127,11 @@ class Agenda:
                 yield Start(plan=plan, view=view)
 
     @property
+    def pausing(self) -> bool:
+        """Whether a run waits for a moment to be tried again."""
+        return bool(self._pausing)
+
+    @property
     def wake(self) -> str | None:
         """When something changes by itself (RFC 3339 UTC); None: never."""
         return self._wakes[0][0] if self._wakes else None
@@ -150,6 +156,7 @@ class Agenda:
             self._index(plan, slot, set(found.interests(slot)))
             self._set_facts(plan, slot, slot_facts(found, found.views[slot]))
             self._set_ready(plan, slot, found)
+            (self._pausing.add if found.views[slot].until else self._pausing.discard)((plan, slot))
         self._index(plan, _PLAN, found.environments())
         self._set_facts(plan, _PLAN, environment_facts(found))
         if found.wake is not None and self._woken.get(plan) != found.wake:
@@ -162,6 +169,7 @@ class Agenda:
             self._index(plan, slot, set())
             self._set_facts(plan, slot, ())
             self._unready(plan, slot)
+            self._pausing.discard((plan, slot))
 
     def _index(self, plan: Digest, slot: str, now: set[Digest]) -> None:
         before = self._interests.pop((plan, slot), set())

@@ -86,7 +86,7 @@ class Assessment:
         self.now = ""
         self._wakes: dict[str, str] = {}
         """Slot -> when it changes by itself: a waiver expires, a pause ends."""
-        self._came_to: dict[str, Any] = {}
+        self._came_to: dict[str, object] = {}
         self._places = {slot.id: place for place, (_, slot) in enumerate(self.slots)}
         self._fed_gates = {
             slot.id: tuple(n for n, r in self.policy.gates.items() if applies(n, r, slot.id))
@@ -162,9 +162,9 @@ class Assessment:
                 self.gates[name, slot.id] = self._gate(name, view)
         before, now = self._came_to.get(slot.id), self._come_to(slot.id)
         self._came_to[slot.id] = now
-        return before != now
+        return bool(before != now)
 
-    def _come_to(self, slot: str) -> Any:  # noqa: ANN401  # compared, never looked into
+    def _come_to(self, slot: str) -> object:
         """What others see of a slot, as a value: a run changes in place, and would hide it."""
         view = self.views[slot]
         gates = [self.gates.get((name, slot)) for name in self._fed_gates[slot]]

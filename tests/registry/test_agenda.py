@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +139,8 @@ class _History:
         self.world.record(TagMoved(name="t", digest=digest("t")))
 
     def _at(self, seconds: int) -> str:
-        return f"2026-11-22T{10 + seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.000000Z"
+        moment = datetime.fromisoformat(NOW) + timedelta(seconds=seconds)
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -1,0 +1,122 @@
+"""How runs are told to the ledger: the payloads of a start, of an outcome, of an end without one.
+
+Pure but for reading what a worker left; the reactor appends what is made here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phases.job import Failure, Job, JobInput, Outcome
+from registry.decide import Start
+from registry.fold import Run, State
+from schemas.artifact import Parent, Product
+from schemas.digest import Digest
+from schemas.events import (
+    ArtifactPublished,
+    Payload,
+    RunAbandoned,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+)
+
+
+def started(start: Start, environment: Digest) -> RunStarted:
+    """A worker is about to execute a slot. The start must have a key."""
+    view = start.view
+    circumstances = (
+        Parent(role="recipe", digest=start.plan, circumstance=True),
+        Parent(role="environment", digest=environment, circumstance=True),
+    )
+    return RunStarted(
+        run=view.key or "",
+        phase=view.spec.name,
+        phase_version=view.spec.version,
+        plan=start.plan,
+        slot=view.slot.id,
+        attempt=view.attempt,
+        inputs=(*view.inputs, *circumstances),
+        params=dict(view.params),
+        tools=dict(view.tools),
+    )
+
+
+def job(state: State, start: Start) -> Job:
+    """What the worker is to do."""
+    view = start.view
+    return Job(
+        run=view.key or "",
+        attempt=view.attempt,
+        phase=view.spec.name,
+        plan=start.plan,
+        slot=view.slot.id,
+        params=dict(view.params),
+        inputs=tuple(_job_input(state, parent) for parent in view.inputs),
+    )
+
+
+def _job_input(state: State, parent: Parent) -> JobInput:
+    found = state.publication(parent.digest, parent.role)
+    assert found is not None  # noqa: S101  # a plan's inputs were published before
+    fact = found.fact
+    return JobInput(
+        role=parent.role, digest=fact.digest, kind=fact.kind, form=fact.form, facts=fact.facts
+    )
+
+
+def ended(run: Run, outcome: Outcome, log: Digest | None) -> tuple[Payload, ...]:
+    """The batch that records an outcome: the artifacts first, then the run."""
+    if outcome.status == "failed":
+        failure = outcome.failure or Failure(code="run.failed", message="?", remedy="")
+        return (failed(run, failure, seconds=outcome.seconds, log=log),)
+    made = tuple(_published(product, run) for product in outcome.products)
+    outputs = tuple(Parent(role=p.role, digest=p.digest) for p in outcome.products)
+    success = RunSucceeded(**_common(run), outputs=outputs, seconds=outcome.seconds, log=log)
+    return (*made, success)
+
+
+def failed(run: Run, failure: Failure, *, seconds: float, log: Digest | None) -> RunFailed:
+    """A run failed, by its own account or because it took more than it may."""
+    return RunFailed(**_common(run), **failure.to_json(), seconds=seconds, log=log)
+
+
+def abandoned(run: Run, reason: str, *, stopped: bool) -> RunAbandoned:
+    """A run's process is gone, and left no outcome."""
+    return RunAbandoned(**_common(run), reason=reason, stopped=stopped)
+
+
+def unrecordable(run: Run, message: str) -> RunFailed:
+    """An outcome that no event can hold must not stop every later tick."""
+    failure = Failure(
+        code="run.unrecordable",
+        message=f"What {run.started.slot} made can not be recorded: {message}",
+        remedy="Shorten what the phase puts into its facts.",
+    )
+    return failed(run, failure, seconds=0.0, log=None)
+
+
+def _common(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.key,
+        "phase": run.started.phase,
+        "plan": run.started.plan,
+        "slot": run.started.slot,
+        "attempt": run.attempts,
+    }
+
+
+def _published(product: Product, run: Run) -> ArtifactPublished:
+    return ArtifactPublished(
+        digest=product.digest,
+        kind=product.kind,
+        form=product.form,
+        size=product.size,
+        origin="run",
+        run=run.key,
+        role=product.role,
+        name=product.name,
+        parents=run.started.inputs,
+        facts=product.facts,
+        files=product.files,
+    )

@@ -1,0 +1,67 @@
+"""Where runs execute: the environment of this process, probed again when packages change.
+
+A daemon lives for weeks, and packages are upgraded under it. Its workers would import the new ones,
+so before anything starts the folders that packages are installed into are looked at; when one of
+them changed, the environment is probed anew and runs are keyed by what is there now.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from phases import environment
+from registry.plans import Site
+from schemas import canonical
+from schemas.artifact import Kind
+from schemas.events import ArtifactPublished
+from schemas.limits import Limits
+from store.hashing import hash_bytes
+
+
+class Surroundings:
+    """The environment as it was last probed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._probe()
+
+    def changed(self) -> bool:
+        """Probe again if a folder of packages changed since; whether the environment is another."""
+        if _stamps() == self._stamps:
+            return False
+        before = self.data
+        self._probe()
+        return self.data != before
+
+    def fact(self) -> ArtifactPublished:
+        """The event that records this environment; `data` is the blob."""
+        return ArtifactPublished(
+            digest=self.site.environment,
+            kind=Kind.ENVIRONMENT,
+            form="blob",
+            size=len(self.data),
+            origin="probe",
+            facts=environment.facts(self._probed),
+        )
+
+    def _probe(self) -> None:
+        self._stamps = _stamps()
+        self._probed = environment.probe()
+        self.data = canonical.encode(self._probed.to_json())
+        self.site = Site(
+            environment=hash_bytes(self.data).digest,
+            versions=self._probed.versions,
+            limits=self._limits,
+        )
+
+
+def _stamps() -> tuple[tuple[str, int], ...]:
+    """(folder, mtime_ns) of every folder that modules are imported from."""
+    found = []
+    for entry in sys.path:
+        try:
+            found.append((entry, os.stat(entry or ".").st_mtime_ns))
+        except OSError:
+            found.append((entry, 0))
+    return tuple(found)
