@@ -70,6 +70,6 @@ def _write_recipe(folder: Path) -> None:
     write(folder)
 
 
-def run(command: Sequence[str | Path]) -> None:
+def run(command: Sequence[str]) -> None:
     """Run one command to its end, quietly. Raises CalledProcessError."""
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment())

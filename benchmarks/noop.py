@@ -53,7 +53,7 @@ class Contender:
     """One program, and how it is asked for a finished graph."""
 
     name: str
-    command: Sequence[str | Path]
+    command: Sequence[str]
     folder: Path
     environment: dict[str, str]
     idle: Callable[[str], bool]
@@ -132,11 +132,11 @@ def dvc(programs: Path, folder: Path, stages: Sequence[Stage]) -> Contender:
     # JSON is YAML.
     (folder / "dvc.yaml").write_text(json.dumps({"stages": document}), encoding="utf-8")
     settings = os.environ | {"DVC_NO_ANALYTICS": "1"}
-    _told([programs / "dvc", "init", "--no-scm"], folder, settings)
-    _told([programs / "dvc", "repro"], folder, settings)
+    _told([str(programs / "dvc"), "init", "--no-scm"], folder, settings)
+    _told([str(programs / "dvc"), "repro"], folder, settings)
     return Contender(
         name="dvc repro",
-        command=[programs / "dvc", "repro"],
+        command=[str(programs / "dvc"), "repro"],
         folder=folder,
         environment=settings,
         idle=lambda told: "Running stage" not in told and "up to date" in told,
@@ -154,7 +154,7 @@ def snakemake(programs: Path, folder: Path, stages: Sequence[Stage]) -> Contende
             f"    output: {', '.join(made)}\n    shell: {_copying(stage)!r}\n"
         )
     (folder / "Snakefile").write_text("\n".join(rules), encoding="utf-8")
-    command = [programs / "snakemake", "--cores", "2"]
+    command = [str(programs / "snakemake"), "--cores", "2"]
     _told(command, folder, dict(os.environ))
     return Contender(
         name="snakemake",
@@ -176,10 +176,11 @@ def dagster(programs: Path, folder: Path, stages: Sequence[Stage]) -> Contender:
     )
     settings = os.environ | {"DAGSTER_HOME": str(folder / "home")}
     program = Path(__file__).with_name("dagster_peer.py")
-    _told([programs / "python", program, "build", graph], folder, settings)
+    interpreter = str(programs / "python")
+    _told([interpreter, str(program), "build", str(graph)], folder, settings)
     return Contender(
         name="dagster",
-        command=[programs / "python", program, "pass", graph],
+        command=[interpreter, str(program), "pass", str(graph)],
         folder=folder,
         environment=settings,
         idle=lambda told: _reported(told)["requested"] == 0,
@@ -220,7 +221,7 @@ def measure(contenders: Sequence[Contender], rounds: int) -> dict[str, list[floa
     return times
 
 
-def _told(command: Sequence[str | Path], folder: Path, settings: dict[str, str]) -> str:
+def _told(command: Sequence[str], folder: Path, settings: dict[str, str]) -> str:
     """What a command printed. Raises SystemExit when it failed."""
     done = subprocess.run(
         command,

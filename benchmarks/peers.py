@@ -35,7 +35,7 @@ def install(peers: Path, name: str) -> Path:
     if not note.is_file() or note.read_text(encoding="utf-8") != wanted:
         print(f"installing {wanted} …", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", *PINNED[name]]
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-qq", *PINNED[name]]
         subprocess.run(pip, check=True)
         note.write_text(wanted, encoding="utf-8")
     return folder / "bin"
