@@ -207,9 +207,9 @@ class Assessment:
                 continue
             gate = self._judged(name, ENVIRONMENT, here, here, blocking=True)
             if not gate.judged:
-                return _plain(spec, slot, Status.WAITING, Reason.GATE_PENDING, _gate_text(gate))
+                return _held(spec, slot, Status.WAITING, Reason.GATE_PENDING, gate)
             if not gate.open:
-                return _plain(spec, slot, Status.BLOCKED, Reason.GATE_CLOSED, _gate_text(gate))
+                return _held(spec, slot, Status.BLOCKED, Reason.GATE_CLOSED, gate)
         return None
 
     def _before_sealing(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
@@ -217,12 +217,15 @@ class Assessment:
         moving = (Status.READY, Status.RUNNING, Status.WAITING)
         for view in self.views.values():
             if view.status in moving:
-                return _plain(spec, slot, Status.WAITING, Reason.OTHERS_UNSETTLED, view.slot.id)
+                moving_slot = view.slot.id
+                return _plain(
+                    spec, slot, Status.WAITING, Reason.OTHERS_UNSETTLED, moving_slot, moving_slot
+                )
         for gate in self.all_gates():
             if gate.required and gate.blocking and not gate.open:
                 status = Status.BLOCKED if gate.judged or not gate.subject else Status.WAITING
                 reason = Reason.GATE_CLOSED if status is Status.BLOCKED else Reason.GATE_PENDING
-                return _plain(spec, slot, status, reason, _gate_text(gate))
+                return _held(spec, slot, status, reason, gate)
         return None
 
     def _left_out(self, need: Need) -> bool:
@@ -250,9 +253,11 @@ class Assessment:
             if need.optional:
                 return None, None
             if slot.optional:
-                return None, _plain(spec, slot, Status.SKIPPED, Reason.INPUT_SKIPPED, detail)
-            return None, _plain(spec, slot, Status.BLOCKED, Reason.INPUT_FAILED, detail)
-        return None, _plain(spec, slot, Status.WAITING, Reason.INPUT_PENDING, detail)
+                status, reason = Status.SKIPPED, Reason.INPUT_SKIPPED
+            else:
+                status, reason = Status.BLOCKED, Reason.INPUT_FAILED
+            return None, _plain(spec, slot, status, reason, detail, need.slot)
+        return None, _plain(spec, slot, Status.WAITING, Reason.INPUT_PENDING, detail, need.slot)
 
     def _closed_start_gate(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
         sources = {need.slot for need in slot.needs if need.slot}
@@ -270,7 +275,7 @@ class Assessment:
                     reason, status = Reason.GATE_CLOSED, Status.SKIPPED
                 else:
                     reason, status = Reason.GATE_CLOSED, Status.BLOCKED
-                return _plain(spec, slot, status, reason, _gate_text(gate))
+                return _held(spec, slot, status, reason, gate)
         return None
 
     def _keyed(self, spec: PhaseSpec, slot: Slot, inputs: tuple[Parent, ...]) -> SlotView:
@@ -394,8 +399,10 @@ class Assessment:
         key = (name, subject or "", evidence or "", policy)
         found = self.state.verdicts.get(key)
         waiver = self.state.waiver(name, subject, self.now) if subject else None
-        if waiver:
-            self._wake(slot, waiver.fact.until)
+        waivers = self.state.waivers.get((name, subject), ()) if subject else ()
+        for one in waivers:
+            if one.fact.until > self.now:
+                self._wake(slot, one.fact.until)
         return GateView(
             gate=name,
             slot=slot,
@@ -408,6 +415,7 @@ class Assessment:
             checks=found.fact.checks if found else (),
             seq=found.seq if found else None,
             waiver=waiver,
+            lapsed=tuple(w for w in waivers if w.fact.until <= self.now),
             judged=found is not None,
         )
 
@@ -435,8 +443,23 @@ class Assessment:
         return tuple(found + unfed)
 
 
-def _plain(spec: PhaseSpec, slot: Slot, status: Status, reason: Reason, detail: str) -> SlotView:
-    return SlotView(slot=slot, spec=spec, status=status, reason=reason, detail=detail)
+def _plain(  # noqa: PLR0917  # private, and called in one way
+    spec: PhaseSpec,
+    slot: Slot,
+    status: Status,
+    reason: Reason,
+    detail: str,
+    source: str | None = None,
+) -> SlotView:
+    return SlotView(
+        slot=slot, spec=spec, status=status, reason=reason, detail=detail, source=source
+    )
+
+
+def _held(spec: PhaseSpec, slot: Slot, status: Status, reason: Reason, gate: GateView) -> SlotView:
+    return SlotView(
+        slot=slot, spec=spec, status=status, reason=reason, detail=_gate_text(gate), gate=gate
+    )
 
 
 def _gate_text(gate: GateView) -> str:

@@ -64,6 +64,11 @@ class Reason(StrEnum):
     MEMORY_TAKEN = "the memory it is to have is set aside for others"
     NOT_ADVANCED = "no process advances this registry"
 
+    @property
+    def code(self) -> str:
+        """Its name for scripts: `input_pending`. Texts may be worded anew, codes may not."""
+        return self.name.lower()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -85,6 +90,10 @@ class SlotView:
     reason: Reason
     detail: str = ""
     """The first thing the reason is about, with digests: for people."""
+    source: str | None = None
+    """The slot whose standing is the reason, where one is …"""
+    gate: GateView | None = None
+    """… or the gate that is."""
     until: str | None = None
     """When it goes on by itself (RFC 3339 UTC), where that is known."""
     key: Digest | None = None
@@ -118,6 +127,9 @@ class GateView:
     checks: tuple[CheckResult, ...] = ()
     seq: int | None = None
     waiver: Waived | None = None
+    """The one in force."""
+    lapsed: tuple[Waived, ...] = ()
+    """Those that have expired, oldest first; they open nothing."""
     judged: bool = False
     """False: the verdict is `not_run` because nothing was judged yet."""
 
