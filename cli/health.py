@@ -113,7 +113,7 @@ def _intact(session: Session, audit: Audit) -> State:
 def _expected(state: State) -> list[tuple[Digest, Form]]:
     """Everything that the ledger says is in the store: artifacts and logs."""
     expected: list[tuple[Digest, Form]] = [
-        (digest, found[0].fact.form) for digest, found in state.artifacts.items()
+        (digest, found[0].form) for digest, found in state.artifacts.items()
     ]
     logs: list[tuple[Digest, Form]] = [(r.log, "blob") for r in state.runs.values() if r.log]
     return expected + logs

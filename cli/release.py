@@ -67,7 +67,7 @@ def _release(session: Session, state: State, ref: str | None, *, as_json: bool) 
             return found
         if not state.published(found, Kind.RECIPE):
             raise InputError(
-                f"{ref} is a {state.artifacts[found][0].fact.kind}, not a release or a recipe.",
+                f"{ref} is a {state.artifacts[found][0].kind}, not a release or a recipe.",
                 remedy="Name one: `still ls --kind release`, `still ls --kind recipe`.",
                 code="manifest.wrong_kind",
             )

@@ -70,7 +70,7 @@ class Session:
         """The folded state as of now."""
         from registry.fold import State
 
-        return State().apply_all(self.ledger.read())
+        return State().take_all(self.home.log)
 
     def reactor(self, listener: Callable[[Notice], None] = lambda _: None) -> Reactor:
         """A reactor over this registry with the real catalog."""

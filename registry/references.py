@@ -57,8 +57,8 @@ def form_of(state: State, digest: Digest) -> Form:
     what somebody published by hand; then a tree, which is the file and all that it lists.
     """
     found = state.artifacts[digest]
-    made = [p for p in found if p.fact.origin != "imported"]
-    return "tree" if any(p.fact.form == "tree" for p in made or found) else "blob"
+    made = [p for p in found if p.origin != "imported"]
+    return "tree" if any(p.form == "tree" for p in made or found) else "blob"
 
 
 def check_tag_name(name: str) -> str:
@@ -103,7 +103,7 @@ def _of_kind(state: State, text: str, digest: Digest, kind: Kind | None) -> Dige
 
 def _ambiguous(state: State, text: str, found: list[Digest]) -> ReferenceError_:
     shown = ", ".join(
-        f"{digest[:SHORT]} ({state.artifacts[digest][0].fact.kind})" for digest in found[:_SHOWN]
+        f"{digest[:SHORT]} ({state.artifacts[digest][0].kind})" for digest in found[:_SHOWN]
     )
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ReferenceError_(

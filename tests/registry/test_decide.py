@@ -6,6 +6,7 @@ import pytest
 
 from registry.agenda import decide
 from registry.assess import assess
+from registry.fold import Published
 from registry.plans import Reason, Status
 from schemas.events import (
     GateWaived,
@@ -281,8 +282,10 @@ def test_a_report_that_a_person_published_is_no_evidence() -> None:
     view = world.run(plan)
     report = view.slot("export/prefill-8").outputs["report"]
     assert world.state.from_run(report) is not None
-    for published in world.state.artifacts[report]:
-        object.__setattr__(published.fact, "origin", "imported")
+    found = world.state.artifacts[report]
+    world.state.artifacts[report] = [
+        Published.of(p.seq, p.ts, p.fact.model_copy(update={"origin": "imported"})) for p in found
+    ]
     assert world.state.from_run(report) is None
     assert world.view(plan).closed_gates
 
