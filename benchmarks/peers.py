@@ -43,9 +43,9 @@ def install(peers: Path, name: str) -> Path:
 
 @contextmanager
 def folder(given: Path | None) -> Iterator[Path]:
-    """Where peers are kept: the folder given, else one that is removed afterwards."""
+    """Where things are kept: the folder given, else one that is removed afterwards."""
     if given is not None:
         yield given.resolve()
         return
-    with tempfile.TemporaryDirectory(prefix="peers-") as name:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         yield Path(name)
