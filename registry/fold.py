@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from registry.chain import Line
 from registry.ledger import LedgerReader
-
 from schemas import events as e
 from schemas.artifact import Kind
 from schemas.digest import Digest
