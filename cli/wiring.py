@@ -18,6 +18,7 @@ from registry.home import Home
 from schemas.event import Actor
 
 if TYPE_CHECKING:
+    from cli.config import Config
     from phases.reactor import Notice, Reactor
     from registry.fold import State
     from registry.ledger import Ledger
@@ -49,8 +50,10 @@ class Session:
     def ledger(self) -> Ledger:
         """The ledger."""
         from registry.ledger import Ledger
+        from schemas.secrets import secret_values
 
-        return Ledger(self.home.log, clock, actor())
+        secrets = secret_values(os.environ, self.config.secrets)
+        return Ledger(self.home.log, clock, actor(), secrets=secrets)
 
     @cached_property
     def store(self) -> BlobStore:
@@ -72,9 +75,19 @@ class Session:
 
         return State().take_all(self.home.log)
 
-    def reactor(self, listener: Callable[[Notice], None] = lambda _: None) -> Reactor:
-        """A reactor over this registry with the real catalog."""
+    @cached_property
+    def config(self) -> Config:
+        """The registry's limits, and where its keys are. Raises InputError."""
         from cli.config import read_config
+
+        return read_config(self.home)
+
+    def reactor(
+        self,
+        listener: Callable[[Notice], None] = lambda _: None,
+        wait: Callable[[float], None] | None = None,
+    ) -> Reactor:
+        """A reactor over this registry with the real catalog. `wait`: see Reactor."""
         from phases.catalog import CATALOG
         from phases.reactor import Reactor
 
@@ -85,7 +98,9 @@ class Session:
             catalog=CATALOG,
             clock=clock,
             listener=listener,
-            workers=read_config(self.home).workers,
+            limits=self.config.limits(),
+            secrets=self.config.secrets,
+            **({"wait": wait} if wait else {}),
         )
 
 

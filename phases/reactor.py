@@ -2,14 +2,15 @@
 
 One tick, each step safe to be killed after:
 
- 1. read new events and fold them;
- 2. publish the environment if it is not the one last recorded;
- 3. for every run that is recorded as started and whose worker is gone: record its outcome, or that
+ 1. read new events, fold them, and note in the agenda what they can change;
+ 2. for every run that is recorded as started and whose worker is gone: record its outcome, or that
     it was abandoned;
- 4. ask `decide`; record facts, or start runs.
+ 3. end the workers of runs that were cancelled, or took more than they may;
+ 4. publish the environment if it is not the one last recorded;
+ 5. ask the agenda; record facts, or start runs while there is room for them.
 
 Only the holder of `reactor.lock` ticks; anyone else follows the ledger and takes over when the
-holder is gone.
+holder is gone. A tick costs what new events can change, never what is registered.
 """
 
 from __future__ import annotations
@@ -17,40 +18,43 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
-from phases import environment
-from phases.job import Failure, Job, JobInput, Outcome
+from phases import recording
+from phases.job import Ending, Failure
 from phases.launch import Launcher
+from phases.surroundings import Surroundings
+from registry.admission import admissions
+from registry.agenda import Agenda
 from registry.assess import assess
-from registry.decide import Action, Record, Start, decide
+from registry.decide import Start
 from registry.fold import Run, State
 from registry.home import Home
 from registry.ledger import Ledger, LedgerReader
-from registry.plans import PlanView, Site, SlotView
-from schemas import canonical
-from schemas.artifact import Kind, Parent, Product
+from registry.plans import PlanView, Reason, Site
+from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.errors import InputError
 from schemas.event import Event
 from schemas.events import (
-    ArtifactPublished,
     Payload,
+    PlanCancelled,
     RunAbandoned,
+    RunCancelled,
     RunFailed,
     RunStarted,
     RunSucceeded,
 )
+from schemas.limits import Limits
 from schemas.plan import PhaseSpec
 from store.blobs import BlobStore
 from store.durable import writing
-from store.hashing import hash_bytes
 
-_POLL_SECONDS = 0.05
+_LOOK_SECONDS = 0.5
+"""Between two looks at what live workers take, and how far they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +68,16 @@ class Progress:
     done: int
     total: int
     figures: Mapping[str, float]
+    at: float = 0.0
+    """Seconds since the attempt began to work."""
 
 
 Notice = Event | Progress
 """What a listener hears: every new event, and progress of live runs."""
+
+
+def _sleep(seconds: float) -> None:
+    time.sleep(min(seconds, 0.05))
 
 
 class Reactor:
@@ -82,21 +92,25 @@ class Reactor:
         catalog: Sequence[PhaseSpec],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         listener: Callable[[Notice], None] = lambda _: None,
-        workers: int = 1,
+        limits: Limits | None = None,
+        secrets: Sequence[str] = (),
+        wait: Callable[[float], None] = _sleep,
     ) -> None:
-        """`workers`: how many runs may execute at once."""
+        """`secrets`: names of environment variables that phases may read and no log may show.
+
+        wait: sleeps for at most so many seconds, less when something happened.
+        """
         self._home, self._ledger, self._store = home, ledger, store
         self._catalog, self._clock, self._listener = catalog, clock, listener
-        self._workers = workers
+        self._wait = wait
         self._reader = LedgerReader(ledger.path)
-        self._launcher = Launcher(home)
-        self._probed = environment.probe()
-        self._environment_bytes = canonical.encode(self._probed.to_json())
-        self._site = Site(
-            environment=hash_bytes(self._environment_bytes).digest,
-            versions=self._probed.versions,
-        )
+        self._launcher = Launcher(home, secrets=tuple(secrets))
+        self._limits = limits or Limits()
+        self._here = Surroundings(self._limits)
+        self._only: Digest | None = None
+        self._agenda: Agenda | None = None
         self._tidied = False
+        self._looked = 0.0
         self._shown: dict[Digest, tuple[str, int]] = {}
         self.state = State()
         self.refresh()
@@ -107,23 +121,42 @@ class Reactor:
         """Fold what was recorded since the last look."""
         for event in self._reader.new_events():
             self.state.apply(event)
+            if self._agenda is not None:
+                self._agenda.note(event)
             self._listener(event)
 
     def now(self) -> str:
         """The clock's time as events spell it."""
-        return self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return _spelt(self._clock())
 
     def site(self) -> Site:
         """The environment that runs would have now."""
-        return self._site
+        return self._here.site
 
     def view(self, plan: Digest, *, fresh: bool = False) -> PlanView:
         """A plan as it stands; `fresh`: as if it were asked for now."""
         return assess(self.state, plan, self._catalog, self.site(), self.now(), fresh=fresh)
 
-    def pending(self, plans: Iterable[Digest]) -> tuple[Action, ...]:
-        """What would be done next for these plans."""
-        return decide(self.state, plans, self._catalog, self.site(), self.now())
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, nothing is to be done, and nothing waits to be tried again."""
+        agenda = self._todo()
+        return not (
+            self.state.running()
+            or agenda.facts(self.now())
+            or agenda.pausing
+            or any(True for _ in agenda.starts())
+        )
+
+    def pause(self) -> float | None:
+        """Seconds until something is to be done without any event; None: nothing ever."""
+        ends = [self._ends(run) for run in self.state.running()]
+        moments = [moment for moment in (self._todo().wake, *ends) if moment]
+        now = self._clock()
+        waits = [(datetime.fromisoformat(m) - now).total_seconds() for m in moments]
+        if self.state.running():
+            waits.append(_LOOK_SECONDS)
+        return max(0.0, min(waits)) if waits else None
 
     # -- advancing -----------------------------------------------------------------------------
 
@@ -132,19 +165,25 @@ class Reactor:
 
         Beside another advancer this follows, and takes over when that one is gone.
         """
+        self._only, self._agenda = plan, None
         while True:
             with self.advancing() as mine:
-                while mine and self.tick((plan,)):
+                while mine and self.tick():
                     pass
                 self.refresh()
-                view = self.view(plan)
-                if view.settled and not self.pending((plan,)) and not self.state.running():
-                    return view
+                if self._at_rest(plan):
+                    return self.view(plan)
                 if mine:
-                    self._wait_for_workers()
+                    self._wait(min(self.pause() or _LOOK_SECONDS, _LOOK_SECONDS))
                     continue
             self.report_progress()
-            time.sleep(_POLL_SECONDS)
+            self._wait(_LOOK_SECONDS)
+
+    def _at_rest(self, plan: Digest) -> bool:
+        """Whether nothing more will happen for a plan by itself."""
+        if not self.state.wants(plan):
+            return not any(run.started.plan == plan for run in self.state.running())
+        return self.idle and self.view(plan).settled
 
     @contextmanager
     def advancing(self) -> Iterator[bool]:
@@ -162,23 +201,22 @@ class Reactor:
         finally:
             os.close(descriptor)
 
-    def tick(self, plans: Iterable[Digest]) -> bool:
-        """One tick; whether it recorded or started anything. The caller holds `reactor.lock`."""
+    def tick(self, *, start: bool = True) -> bool:
+        """One tick; whether it recorded or started anything. The caller holds `reactor.lock`.
+
+        start: False only takes note of what ends, and ends what was cancelled.
+        """
         self.refresh()
         self._tidy()
+        if [run for run in self.state.running() if self._collect(run)]:
+            return True
+        self._look_after_workers()
+        if not start:
+            return False
         if self.record_environment():
             return True
-        ended = [run for run in self.state.running() if self._collect(run)]
-        if ended:
-            return True
-        actions = self.pending(plans)
-        for action in actions:
-            if isinstance(action, Record):
-                self._append(action.payloads)
-                return True
-        free = self._workers - len(self.state.running())
-        starts = [a for a in actions if isinstance(a, Start)][: max(0, free)]
-        return bool([start for start in starts if self._start(start)])
+        facts = self._todo().facts(self.now())
+        return self._append(facts) if facts else self._start_some()
 
     def report_progress(self) -> None:
         """Tell the listener how far live runs are, where that changed."""
@@ -190,9 +228,22 @@ class Reactor:
                     Progress(run=run.key, slot=run.started.slot, attempt=run.attempts, **note)
                 )
 
+    def warm(self) -> None:
+        """Keep a worker ready that has imported what phases import."""
+        self._launcher.warm()
+
     def stop(self) -> None:
         """End the workers that this process started; their runs are taken up again later."""
         self._launcher.stop_all()
+
+    def hand_over(self) -> None:
+        """Leave live workers to whoever advances this registry next."""
+        self._launcher.hand_over()
+
+    def _todo(self) -> Agenda:
+        if self._agenda is None:
+            self._agenda = Agenda(self.state, self._catalog, self.site(), only=self._only)
+        return self._agenda
 
     def _tidy(self) -> None:
         """Once: remove the scratch of runs whose recorder was killed before it could."""
@@ -203,11 +254,38 @@ class Reactor:
             if run.status == "succeeded":
                 self._launcher.clear(run.key)
 
-    def _wait_for_workers(self) -> None:
-        """Until a worker ends. Others may append meanwhile; that is seen at the next tick."""
-        while (runs := self.state.running()) and not any(self._launcher.ended(r.key) for r in runs):
+    # -- live workers --------------------------------------------------------------------------
+
+    def _look_after_workers(self) -> None:
+        """End runs that were cancelled or that take too much; keep their logs bounded."""
+        look = time.monotonic() - self._looked >= _LOOK_SECONDS
+        if look:
+            self._looked = time.monotonic()
+        for run in self.state.running():
+            if why := self._too_long(run) or (self._too_large(run) if look else None):
+                self._launcher.end(run.key, run.attempts, why)
+            if look:
+                self._launcher.shorten_log(run.key, run.attempts)
+        if look:
             self.report_progress()
-            time.sleep(_POLL_SECONDS)
+
+    def _too_long(self, run: Run) -> Ending | None:
+        if run.cancelled_seq:
+            return Ending.CANCELLED
+        end = self._ends(run)
+        return Ending.TIME if end and end <= self.now() else None
+
+    def _too_large(self, run: Run) -> Ending | None:
+        limit = self._limits.of(run.started.phase).memory
+        taken = self._launcher.memory(run.key) if limit else None
+        return Ending.MEMORY if limit and taken and taken > limit else None
+
+    def _ends(self, run: Run) -> str | None:
+        """When a run has had its time (RFC 3339 UTC); None: it may take as long as it wants."""
+        seconds = self._limits.of(run.started.phase).seconds
+        if seconds is None:
+            return None
+        return _spelt(datetime.fromisoformat(run.ts) + timedelta(seconds=seconds))
 
     # -- recording -----------------------------------------------------------------------------
 
@@ -224,32 +302,51 @@ class Reactor:
 
     def record_environment(self) -> bool:
         """Publish the environment unless it is the one last seen; whether it was recorded."""
+        if self._here.changed():
+            self._agenda = None
+            self._launcher.cool()
         stored = self.site().environment
         if self.state.latest.get(Kind.ENVIRONMENT) == stored:
             return False
-        self._store.put_bytes(self._environment_bytes)
-        fact = ArtifactPublished(
-            digest=stored,
-            kind=Kind.ENVIRONMENT,
-            form="blob",
-            size=len(self._environment_bytes),
-            origin="probe",
-            facts=environment.facts(self._probed),
-        )
-        return self._append([fact])
+        self._store.put_bytes(self._here.data)
+        return self._append([self._here.fact()])
 
     def _collect(self, run: Run) -> bool:
         if not self._launcher.ended(run.key):
             return False
         outcome = self._launcher.outcome(run.key, run.attempts)
+        self._shown.pop(run.key, None)
         if outcome is None:
-            payloads: tuple[Payload, ...] = (self._abandoned(run),)
-        else:
-            payloads = self._ended(run, outcome)
-        recorded = self._record_end(run, payloads)
-        if recorded and outcome is not None and outcome.status == "succeeded":
+            return self._record_end(run, [self._gone(run)])
+        recorded = self._record_end(run, recording.ended(run, outcome, self._put_log(run)))
+        if recorded and outcome.status == "succeeded":
             self._launcher.clear(run.key)
         return recorded
+
+    def _put_log(self, run: Run) -> Digest | None:
+        log = self._launcher.stored_log(run.key, run.attempts)
+        return None if log is None else self._store.put_bytes(log).digest
+
+    def _gone(self, run: Run) -> Payload:
+        """What to record of a run whose worker left no outcome."""
+        ending = self._launcher.ending(run.key, run.attempts)
+        limit = self._limits.of(run.started.phase)
+        if ending is Ending.TIME:
+            took = f"It took longer than the {limit.seconds:g} seconds that {run.started.phase} may"
+            return self._limited(run, "run.time_limit", took)
+        if ending is Ending.MEMORY:
+            took = f"It held more than the {limit.memory} bytes that {run.started.phase} may"
+            return self._limited(run, "run.memory_limit", took)
+        cause = self._launcher.cause(run.key, run.attempts)
+        return recording.abandoned(run, cause, stopped=ending is not None)
+
+    def _limited(self, run: Run, code: str, message: str) -> RunFailed:
+        where = f"[phases.{run.started.phase}] in {self._home.config.name}"
+        remedy = f"Raise it under {where}, then `still retry`."
+        took = self._clock() - datetime.fromisoformat(run.ts)
+        failure = Failure(code=code, message=f"{message}, and was ended.", remedy=remedy)
+        seconds = round(took.total_seconds(), 3)
+        return recording.failed(run, failure, seconds=seconds, log=self._put_log(run))
 
     def _record_end(self, run: Run, payloads: Sequence[Payload]) -> bool:
         def ended(event: Event) -> bool:
@@ -258,128 +355,46 @@ class Reactor:
         try:
             return self._append(payloads, unless=ended, run=run.key)
         except InputError as error:
-            # An outcome that no event can hold must not stop every later tick.
-            failed = RunFailed(
-                run=run.key,
-                phase=run.started.phase,
-                plan=run.started.plan,
-                slot=run.started.slot,
-                attempt=run.attempts,
-                code="run.unrecordable",
-                message=f"What {run.started.slot} made can not be recorded: {error.message}",
-                remedy="Shorten what the phase puts into its facts.",
-                seconds=0.0,
-            )
-            return self._append([failed], unless=ended, run=run.key)
-
-    def _abandoned(self, run: Run) -> RunAbandoned:
-        started = run.started
-        return RunAbandoned(
-            run=run.key,
-            phase=started.phase,
-            plan=started.plan,
-            slot=started.slot,
-            attempt=run.attempts,
-            reason=self._launcher.cause(run.key, run.attempts),
-            stopped=self._launcher.stopped(run.key),
-        )
-
-    def _ended(self, run: Run, outcome: Outcome) -> tuple[Payload, ...]:
-        """The batch that records an outcome: the artifacts first, then the run."""
-        started = run.started
-        log = self._launcher.log(run.key, run.attempts)
-        common: dict[str, Any] = {
-            "run": run.key,
-            "phase": started.phase,
-            "plan": started.plan,
-            "slot": started.slot,
-            "attempt": run.attempts,
-            "seconds": outcome.seconds,
-            "log": self._store.put_file(log).digest if log.is_file() else None,
-        }
-        if outcome.status == "failed":
-            failure = outcome.failure or Failure(code="run.failed", message="?", remedy="")
-            return (RunFailed(**common, **failure.to_json()),)
-        made = tuple(_published(p, run) for p in outcome.products)
-        outputs = tuple(Parent(role=p.role, digest=p.digest) for p in outcome.products)
-        return (*made, RunSucceeded(**common, outputs=outputs))
+            failure = recording.unrecordable(run, error.message)
+            return self._append([failure], unless=ended, run=run.key)
 
     # -- starting ------------------------------------------------------------------------------
 
+    def _start_some(self) -> bool:
+        started = False
+        starts = self._todo().starts()
+        for admission in admissions(starts, self.state.running(), self._limits):
+            if admission.held is Reason.WORKERS_BUSY:
+                break
+            if admission.held is None:
+                started = self._start(admission.start) or started
+        return started
+
     def _start(self, start: Start) -> bool:
-        view = start.view
-        assert view.key is not None  # noqa: S101  # decide starts only what has a key
-        with self._launcher.locked(view.key) as lock:
+        key = start.view.key
+        assert key is not None  # noqa: S101  # the agenda starts only what has a key
+        with self._launcher.locked(key) as lock:
             if lock is None:
                 return False
-            key = view.key
-            job = self._job(start.plan, view, key)
+            job = recording.job(self.state, start)
             self._launcher.prepare(job)
-            fact = self._started(start.plan, view, key)
-            if not self._append([fact], unless=lambda e: _starts(e, key), run=key):
+            fact = recording.started(start, self.site().environment)
+            if not self._append([fact], unless=lambda e: _overtakes(e, start), run=key):
                 return False
             self._launcher.start(job, lock)
         return True
 
-    def _started(self, plan: Digest, view: SlotView, key: Digest) -> RunStarted:
-        circumstances = (
-            Parent(role="recipe", digest=plan, circumstance=True),
-            Parent(role="environment", digest=self.site().environment, circumstance=True),
-        )
-        return RunStarted(
-            run=key,
-            phase=view.spec.name,
-            phase_version=view.spec.version,
-            plan=plan,
-            slot=view.slot.id,
-            attempt=view.attempt,
-            inputs=(*view.inputs, *circumstances),
-            params=dict(view.params),
-            tools=dict(view.tools),
-        )
 
-    def _job(self, plan: Digest, view: SlotView, key: Digest) -> Job:
-        return Job(
-            run=key,
-            attempt=view.attempt,
-            phase=view.spec.name,
-            plan=plan,
-            slot=view.slot.id,
-            params=dict(view.params),
-            inputs=tuple(self._job_input(parent) for parent in view.inputs),
-        )
-
-    def _job_input(self, parent: Parent) -> JobInput:
-        found = self.state.publication(parent.digest, parent.role)
-        assert found is not None  # noqa: S101  # a plan's inputs were published before
-        fact = found.fact
-        return JobInput(
-            role=parent.role,
-            digest=fact.digest,
-            kind=fact.kind,
-            form=fact.form,
-            facts=fact.facts,
-        )
+def _spelt(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _published(product: Product, run: Run) -> ArtifactPublished:
-    return ArtifactPublished(
-        digest=product.digest,
-        kind=product.kind,
-        form=product.form,
-        size=product.size,
-        origin="run",
-        run=run.key,
-        role=product.role,
-        name=product.name,
-        parents=run.started.inputs,
-        facts=product.facts,
-        files=product.files,
-    )
-
-
-def _starts(event: Event, key: Digest) -> bool:
-    return event.type == RunStarted.TYPE and event.data["run"] == key
+def _overtakes(event: Event, start: Start) -> bool:
+    """Whether an event takes away the ground for a start: another's start, or a cancellation."""
+    if event.type == PlanCancelled.TYPE:
+        return bool(event.data["plan"] == start.plan)
+    same = event.data.get("run") == start.view.key
+    return same and event.type in (RunStarted.TYPE, RunCancelled.TYPE)
 
 
 def _ends(event: Event, run: Run) -> bool:

@@ -7,8 +7,8 @@ them changed, the environment is probed anew and runs are keyed by what is there
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 
 from phases import environment
 from registry.plans import Site
@@ -61,7 +61,7 @@ def _stamps() -> tuple[tuple[str, int], ...]:
     found = []
     for entry in sys.path:
         try:
-            found.append((entry, os.stat(entry or ".").st_mtime_ns))
+            found.append((entry, Path(entry).stat().st_mtime_ns))
         except OSError:
             found.append((entry, 0))
     return tuple(found)

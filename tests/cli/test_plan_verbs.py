@@ -333,5 +333,5 @@ def test_ctrl_c_stops_the_worker_so_that_the_next_run_can_go_on(
     reactor = recorder.session.reactor()
     with reactor.advancing() as mine:
         assert mine
-        reactor.tick(())  # what the next command does first
+        reactor.tick()  # what the next command does first
     assert [run.status for run in reactor.state.runs.values()] == ["abandoned"]
