@@ -1,12 +1,13 @@
 """The ledger: the append-only, hash-chained file of events, and the one truth.
 
 Append, as a protocol:
- 1. take the exclusive lock (one descriptor per append, so threads exclude each other as well);
- 2. read the tail and check the hash of its last complete line;
- 3. when asked (`since`, `unless`), read what others recorded meanwhile, and perhaps do nothing;
- 4. drop torn bytes, write the whole batch with one `write`;
- 5. unlock, *then* sync: writers that queue behind share one sync (group commit);
- 6. only now return, which is the acknowledgement.
+ 1. encode the payloads and refuse secrets: what needs no lock is done before it;
+ 2. take the exclusive lock of the file that the path names now;
+ 3. read the tail: what this Ledger wrote is still there, and what others added verifies;
+ 4. when asked (`since`, `unless`), look at what others recorded meanwhile, and perhaps do nothing;
+ 5. drop torn bytes, write the whole batch with one `write`;
+ 6. unlock, *then* sync: writers that queue behind share one sync (group commit);
+ 7. only now return, which is the acknowledgement.
 
 After a failed sync the kernel may have forgotten which pages were dirty, so a Ledger whose sync
 failed refuses every further append.
@@ -19,14 +20,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from registry import chain, logfile
+from registry import chain, logfile, writer
 from registry.chain import START, Line, Position
 from schemas import canonical
 from schemas.digest import Digest
-from schemas.errors import InputError, IntegrityError, StorageError
+from schemas.errors import InputError, IntegrityError
 from schemas.event import Actor, Event
 from schemas.events import Payload
+from schemas.secrets import forms_in_json, secret_in_json
+
+
+class _Draft(NamedTuple):
+    """An event whose place in the chain is not known yet."""
+
+    type: str
+    v: int
+    data: canonical.Json
+    encoded: bytes
+    """`data` in canonical form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +71,20 @@ def head(path: Path) -> Position:
 class Ledger:
     """The log at `path`. Any number of processes and threads may hold one on the same file."""
 
-    def __init__(self, path: Path, clock: Callable[[], datetime], actor: Actor) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], datetime],
+        actor: Actor,
+        *,
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        """Open nothing yet. secrets: values that no event may contain (schemas/secrets.py)."""
         self._path = path
         self._clock = clock
         self._actor = actor
-        self._poisoned = False
+        self._secrets = forms_in_json(secrets)
+        self._log = writer.Writer(path)
 
     @property
     def path(self) -> Path:
@@ -83,21 +105,20 @@ class Ledger:
         `unless`, record nothing and return (). So two daemons never start one run twice.
         run: the run whose outcome this is.
 
-        Raises InputError (an event too large or not encodable), IntegrityError (the tail is
-        damaged, or `since` was cut off), StorageError (not durable, so not acknowledged).
+        Raises InputError (an event that is too large, not encodable, or holds a secret),
+        IntegrityError (the tail is damaged, or lost what was recorded before), StorageError (not
+        durable, so not acknowledged).
         """
         if not payloads:
             raise ValueError("an append needs at least one payload")
-        if self._poisoned:
-            raise _poisoned()
-        with logfile.locked(self._path) as fd:
-            tail = logfile.tail(fd, since=since)
-            if since is not None and _superseded(tail, since, unless):
+        drafts = [self._draft(payload) for payload in payloads]
+        actor = self._actor.model_copy(update={"run": run}) if run else self._actor
+        with self._log.turn(since=since) as turn:
+            if since is not None and _superseded(turn.tail, since, unless):
                 return ()
-            events, data = self._batch(payloads, tail, run)
-            logfile.write_at(fd, tail.end.offset, data)
-            logfile.unlock(fd)
-            self._sync(fd)
+            events, lines, mark = self._chain(drafts, turn.tail, actor)
+            self._log.write(turn, b"".join(lines), mark)
+        self._log.sync(turn)
         return events
 
     def read(self, after: int = 0) -> Iterator[Event]:
@@ -127,37 +148,39 @@ class Ledger:
         torn = self._path.stat().st_size - head.offset if self._path.exists() else 0
         return Audit(events=head.seq, head=head, torn=0 if fault else torn, fault=fault)
 
-    def _batch(
-        self, payloads: Sequence[Payload], tail: logfile.Tail, run: Digest | None
-    ) -> tuple[tuple[Event, ...], bytes]:
-        actor = self._actor.model_copy(update={"run": run}) if run else self._actor
+    def _draft(self, payload: Payload) -> _Draft:
+        data = payload.to_json()
+        encoded = canonical.encode(data)
+        if found := secret_in_json(encoded, self._secrets):
+            raise _secret(payload.TYPE, found)
+        return _Draft(type=payload.TYPE, v=payload.VERSION, data=data, encoded=encoded)
+
+    def _chain(
+        self, drafts: Sequence[_Draft], tail: logfile.Tail, actor: Actor
+    ) -> tuple[tuple[Event, ...], list[bytes], writer.Mark]:
+        """The events of one batch after `tail`, their lines, and the mark of the last one."""
         # A clock that was set back must not make an event older than the one before it.
         ts = max(tail.ts, _rfc3339(self._clock()))
         events: list[Event] = []
         lines: list[bytes] = []
         prev = tail.end.hash
-        for place, payload in enumerate(payloads, start=1):
+        for place, draft in enumerate(drafts, start=1):
             event = Event(
                 seq=tail.end.seq + place,
                 prev=prev,
                 ts=ts,
-                type=payload.TYPE,
-                v=payload.VERSION,
+                type=draft.type,
+                v=draft.v,
                 actor=actor,
-                batch=f"{place}/{len(payloads)}",
-                data=payload.to_json(),
+                batch=f"{place}/{len(drafts)}",
+                data=draft.data,
             )
-            line, prev = chain.encode_line(event)
+            line, prev = chain.encode_line(event, draft.encoded)
             events.append(event)
             lines.append(line)
-        return tuple(events), b"".join(lines)
-
-    def _sync(self, fd: int) -> None:
-        try:
-            logfile.sync(fd)
-        except StorageError:
-            self._poisoned = True
-            raise
+        offset = tail.end.offset + sum(map(len, lines))
+        after = Position(seq=tail.end.seq + len(drafts), hash=prev, offset=offset)
+        return tuple(events), lines, writer.Mark(lines[-1], after, ts)
 
 
 class LedgerReader:
@@ -267,11 +290,11 @@ def _not_canonical(line: Line) -> IntegrityError:
     )
 
 
-def _poisoned() -> StorageError:
-    return StorageError(
-        "An earlier write of the ledger could not be made durable, so nothing more is recorded.",
-        remedy="Check the disk, then start the command again.",
-        code="ledger.poisoned",
+def _secret(kind: str, found: str) -> InputError:
+    return InputError(
+        f"An event of type {kind} would hold {found}; the ledger keeps what it is told for ever.",
+        remedy="Take it out, and name the secret's environment variable instead of its value.",
+        code="ledger.secret",
     )
 
 
@@ -285,4 +308,5 @@ def _open(path: Path) -> int | None:
 def _rfc3339(now: datetime) -> str:
     if now.tzinfo is None:
         raise ValueError("the clock must give aware times")
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    utc = now if now.tzinfo is UTC else now.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

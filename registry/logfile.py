@@ -17,7 +17,7 @@ from pathlib import Path
 
 from registry import chain
 from registry.chain import START, Line, Position
-from schemas.errors import InputError, StorageError
+from schemas.errors import StorageError
 
 FIRST_WINDOW = 8 * 1024
 """Bytes of the tail that are read first; a few events."""
@@ -36,37 +36,6 @@ class Tail:
     """Timestamp of the last event; empty when there is none."""
     lines: list[Line]
     """The last complete lines: at least those asked for, perhaps more."""
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[int]:
-    """Open the log under an exclusive lock; create it, and make its name durable, if need be.
-
-    The descriptor outlives the lock: the caller unlocks with `unlock`, syncs, and then leaves.
-    Raises InputError when the folder is missing, StorageError when the disk refuses.
-    """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"There is no registry at {path.parent}.",
-            remedy="Create one with `still init`, or name another with --registry.",
-            code="registry.missing",
-        ) from error
-    except OSError as error:
-        raise _refused("opened", error) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.fstat(fd).st_size == 0:
-            _sync_folder(path.parent)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def unlock(fd: int) -> None:
-    """Let other writers in. What was written is not durable yet."""
-    fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 @contextmanager
@@ -141,7 +110,7 @@ def write_at(fd: int, end: int, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):  # what stays is torn, and dropped by the next append
             os.ftruncate(fd, end)
-        raise _refused("written", error) from error
+        raise refused("written", error) from error
 
 
 def sync(fd: int) -> None:
@@ -152,20 +121,22 @@ def sync(fd: int) -> None:
         else:
             os.fdatasync(fd)
     except OSError as error:
-        raise _refused("synced", error) from error
+        raise refused("synced", error) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises StorageError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     except OSError as error:
-        raise _refused("created", error) from error
+        raise refused("created", error) from error
     finally:
         os.close(fd)
 
 
-def _refused(what: str, error: OSError) -> StorageError:
+def refused(what: str, error: OSError) -> StorageError:
+    """Say that the log could not be opened, written, synced or created, and why."""
     return StorageError(
         f"events.log could not be {what}: {error.strerror}.",
         remedy="Nothing was recorded. Free space or repair the disk, then run the command again.",
