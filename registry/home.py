@@ -3,7 +3,7 @@
 objects/            the store                      events.log       the ledger
 registry.duckdb     the projection                 runs/<run key>/  scratch, log, resume state
 inbox/<kind>/       dropped here = published       reactor.lock     held by the one advancer
-config.toml         limits
+config.toml         limits                         lineage.idx      the adjacency index
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ class Home:
     def projection(self) -> Path:
         """The DuckDB file."""
         return self.root / "registry.duckdb"
+
+    @property
+    def lineage(self) -> Path:
+        """The adjacency index: derived from the ledger, and built again at will."""
+        return self.root / "lineage.idx"
 
     @property
     def inbox(self) -> Path:
