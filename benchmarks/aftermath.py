@@ -43,11 +43,9 @@ class Aftermath:
         found += _torn_runs(events)
         found += self._sound()
         found += self._projected()
-        acknowledged = sum(1 for _ in self._acknowledged())
+        noted = sum(1 for _ in self._acknowledged())
+        print(f"{len(events)} events, of which {noted} were acknowledged to who noted it:", end=" ")
         kinds = Counter(event.type for event in events)
-        print(
-            f"{len(events)} events, {acknowledged} acknowledged to somebody who noted it:", end=" "
-        )
         print(", ".join(f"{count} {name}" for name, count in kinds.most_common()))
         return found
 
@@ -101,7 +99,7 @@ class Aftermath:
         for seq, digest, who in self._acknowledged():
             if seq > len(hashes) or hashes[seq - 1] != digest:
                 yield f"event {seq}, acknowledged to {who}, is not in the ledger"
-        published = {d for d in self._session.state().artifacts}
+        published = set(self._session.state().artifacts)
         for path in (self._registry / "inbox" / "source").glob("*.txt"):
             if hash_file(path).digest not in published:
                 yield f"{path.name} lies in the inbox and was not published"
@@ -158,7 +156,7 @@ def _torn_runs(events: Iterable[Event]) -> Iterator[str]:
     """A run is started once before it ends once, and ends before it is started again."""
     going: set[str] = set()
     for event in events:
-        run = event.data.get("run")
+        run = str(event.data.get("run"))
         if event.type == "run.started":
             if run in going:
                 yield f"event {event.seq}: {run} is started while it goes on"

@@ -1,9 +1,9 @@
 """kill -9 in every role at random moments, some hundred times; then every promise is checked.
 
-Publishers, `still run`, a daemon with its workers, projectors and readers share one registry and are
-started again each time they are killed. Each process notes every event that was acknowledged to it
-in a file of its own before it does anything else; at the end all of them must be in the ledger, at
-their place and with their hash. What is asked for is cheap and real: releases of a finished tiny
+Publishers, `still run`, a daemon with its workers, projectors and readers share one registry and
+are started again each time they are killed. Each process notes every event that was acknowledged to
+it in a file of its own before it does anything else; at the end all of them must be in the ledger,
+at their place and with their hash. What is asked for is cheap and real: releases of a finished tiny
 pipeline under other runtime budgets (every phase but the last is reused), data sets under another
 seed, and data sets that must fail. Linux only: live workers are found in /proc.
 """
@@ -43,6 +43,9 @@ WORKER = "worker"
 
 _LIMITS = "attempts = 100\nbackoff = 0.05\n"
 """A worker that is killed for the fourth time is not at fault."""
+
+_TOO_MANY = 10_000
+"""Examples that no data set here can have."""
 
 _MOST_OPEN = 3
 """Plans that may be unfinished before a publisher asks for another."""
@@ -89,12 +92,12 @@ def _publish(registry: Path, chance: random.Random) -> int:
     with tempfile.TemporaryDirectory(dir=registry.parent) as name:
         path = Path(name) / "note.txt"
         while True:
-            roll = chance.random()
-            if roll < 0.8 or not path.exists():
+            (deed,) = chance.choices(("new", "again", "inbox", "plan"), (80, 10, 3, 7))
+            if deed == "new" or not path.exists():
                 path.write_bytes(chance.randbytes(chance.randrange(1, 4000)))
-            if roll < 0.9:
+            if deed in {"new", "again"}:
                 intake.publish(session, path, chance.choice((Kind.SOURCE, Kind.FIXTURES)))
-            elif roll < 0.93:
+            elif deed == "inbox":
                 shown = session.home.inbox / "source" / f"{chance.getrandbits(64):x}.txt"
                 shutil.copy(path, shown.with_suffix(".tmp"))
                 shown.with_suffix(".tmp").rename(shown)
@@ -128,10 +131,10 @@ def _project(registry: Path, chance: random.Random) -> int:
 
     session = open_registry(Home(registry))
     while True:
-        roll = chance.random()
-        if roll < 0.9:
+        (deed,) = chance.choices(("catch up", "rebuild", "ask"), (90, 3, 7))
+        if deed == "catch up":
             session.projection.catch_up(60)
-        elif roll < 0.93:
+        elif deed == "rebuild":
             session.projection.rebuild(60)
         elif code := still(["--registry", str(registry), "sql", "SELECT count(*) FROM event"]):
             return code
@@ -141,11 +144,11 @@ def _project(registry: Path, chance: random.Random) -> int:
 def _read(registry: Path, chance: random.Random) -> int:
     from cli.main import main as still
 
-    verbs = (["log"], ["ls"], ["gates"], ["why", "deployment"], ["lineage", "release@latest"])
+    verbs = ("log", "ls", "gates", "why dataset", "lineage release@latest", "fsck")
     while True:
-        verb = ["fsck"] if chance.random() < 0.1 else chance.choice(verbs)
-        code = still(["--registry", str(registry), *verb])
-        if code not in ((0, 1) if verb == ["gates"] else (0,)):
+        (verb,) = chance.choices(verbs, (2, 2, 2, 2, 2, 1))
+        code = still(["--registry", str(registry), *verb.split()])
+        if code not in ((0, 1) if verb == "gates" else (0,)):  # 1: a gate is closed
             return code
         time.sleep(chance.uniform(0, 0.3))
 
@@ -171,20 +174,20 @@ def _base(registry: Path) -> Recipe:
 def variant(base: Recipe, chance: random.Random) -> Recipe:
     """A recipe that nobody asked for before: mostly another budget, else another data set."""
     document = base.to_json()
-    roll = chance.random()
-    if roll < 0.75:
+    (sort,) = chance.choices(("release", "data", "too little data"), (75, 20, 5))
+    if sort == "release":
         document["deployment"]["max_new_tokens"] = chance.randrange(1, 2**40)
         return Recipe.model_validate(document)
     kept = {name: document[name] for name in ("name", "tier", "policy", "teacher", "dataset")}
     kept["dataset"]["seed"] = chance.randrange(1, 2**40)
-    if roll > 0.95:
-        kept["dataset"]["splits"]["train"] = 10_000  # more than there are
+    if sort == "too little data":
+        kept["dataset"]["splits"]["train"] = _TOO_MANY
     return Recipe.model_validate(kept)
 
 
 def must_fail(recipe: Recipe) -> bool:
     """Whether this is one of the recipes that can not be done."""
-    return recipe.dataset is not None and recipe.dataset.splits.train == 10_000
+    return recipe.dataset is not None and recipe.dataset.splits.train == _TOO_MANY
 
 
 def _open_plans(registry: Path) -> set[Digest]:
@@ -292,7 +295,7 @@ def workers(registry: Path) -> list[int]:
         try:
             if b"phases.worker" not in (folder / "cmdline").read_bytes():
                 continue
-            held = [os.readlink(fd) for fd in (folder / "fd").iterdir()]
+            held = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
         except OSError:  # it ended meanwhile
             continue
         if any(name.startswith(runs) and name.endswith("/lock") for name in held):
@@ -345,7 +348,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_KILLS} kills")
     parser.add_argument("--finished", type=Path, metavar="DIR", help="keep the finished run here")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="a new folder; it stays for a look"
-    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help="a new folder that stays")
     sys.exit(main(parser.parse_args()))
