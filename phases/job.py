@@ -1,21 +1,36 @@
-"""The two files between the reactor and a worker: `job.json` goes in, `outcome.json` comes out.
+"""The small files between the reactor and a worker, and what stands in them.
 
-A run's folder `runs/<run key>/`: `job.json`, `outcome.json`, `lock` (held by the live worker),
-`log.<attempt>`, `progress.json`, `inputs/` (links), `work/` (the phase's scratch; it survives
-attempts and is removed when success is recorded).
+A run's folder `runs/<run key>/`, and who writes what:
+
+    job.json             what is to be done              the reactor, durably, before `run.started`
+    lock                 held by the live worker         made by the reactor, handed down
+    worker.json          which process the worker is     the worker, first of all
+    progress.json        how far it is                   the worker, a few times a second
+    log.<attempt>        what it prints                  the worker; shortened by the reactor
+    log.<attempt>.1      start and older part of it      the reactor (phases/runlogs.py)
+    ending.json          why the worker was told to end  whoever told it; the first cause stays
+    outcome.json         how it ended                    the worker, durably, last of all
+    inputs/, work/       links, and the phase's scratch, which survives attempts
+
+The folder is removed when success is recorded.
 """
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from phases.processes import Process
+from schemas import canonical
 from schemas.artifact import Form, Kind, Product
 from schemas.digest import Digest
 from schemas.value import Value
+
+_File = TypeVar("_File", "Outcome", "EndingFile", "WorkerFile")
 
 
 class JobInput(Value):
@@ -46,6 +61,8 @@ class Failure(Value):
     code: str
     message: str
     remedy: str
+    transient: bool = False
+    """True: the cause lies outside the run (a full disk, a busy file), and may be gone later."""
 
 
 class Outcome(Value):
@@ -59,13 +76,48 @@ class Outcome(Value):
     seconds: float
 
 
+class Ending(StrEnum):
+    """Why a live worker was told to end."""
+
+    STOPPED = "stopped"
+    """The program that started it was told to stop; the run is taken up again."""
+    CANCELLED = "cancelled"
+    """Someone cancelled the run."""
+    TIME = "time"
+    """It took longer than it may."""
+    MEMORY = "memory"
+    """It held more memory than it may."""
+
+
+class EndingFile(Value):
+    """`ending.json`."""
+
+    attempt: int
+    why: Ending
+    at: float
+    """time.monotonic(), which all processes of one boot share, of the first signal."""
+
+
+class WorkerFile(Value):
+    """`worker.json`."""
+
+    attempt: int
+    process: Process
+
+
 def read_outcome(folder: Path, attempt: int) -> Outcome | None:
     """The outcome of this attempt, if its worker wrote one."""
-    try:
-        found = Outcome.model_validate_json((folder / "outcome.json").read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
-    return found if found.attempt == attempt else None
+    return _read(Outcome, folder / "outcome.json", attempt)
+
+
+def read_ending(folder: Path, attempt: int | None = None) -> EndingFile | None:
+    """Why this attempt was told to end, if it was; without one, the latest."""
+    return _read(EndingFile, folder / "ending.json", attempt)
+
+
+def read_worker(folder: Path, attempt: int | None = None) -> WorkerFile | None:
+    """Which process worked, or works, on this attempt; without one, on the latest."""
+    return _read(WorkerFile, folder / "worker.json", attempt)
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
@@ -75,3 +127,23 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def replace(path: Path, value: Value | dict[str, Any]) -> None:
+    """Write one of these files whole or not at all, but not durably: for what dies with the boot.
+
+    Raises OSError.
+    """
+    note = value.to_json() if isinstance(value, Value) else value
+    temp = path.with_suffix(".tmp")
+    temp.write_bytes(canonical.encode(note))
+    temp.replace(path)
+
+
+def _read(form: type[_File], path: Path, attempt: int | None) -> _File | None:
+    """A file of this attempt; None when there is none, or a crash left it in pieces."""
+    try:
+        found = form.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    return found if attempt in (None, found.attempt) else None

@@ -1,70 +1,134 @@
-"""Workers from outside: starting one, and finding out how it ended.
+"""Workers from outside: starting one, ending one, and finding out how it ended.
 
 The lock of a run's folder says whether its worker lives. The reactor takes it *before* it records
 `run.started` and hands the open descriptor down, so there is no moment in which a run is recorded,
 not finished, and unlocked; a worker outlives the reactor that started it and is found again.
+
+A worker is given our environment without what looks like a secret, and what it leaves in words (its
+log, its failure) passes through here on its way to the ledger and the store, and is cleaned.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phases.job import Job, Outcome, read_outcome, read_progress
+from phases import processes, runlogs
+from phases.job import (
+    Ending,
+    EndingFile,
+    Job,
+    Outcome,
+    read_ending,
+    read_outcome,
+    read_progress,
+    read_worker,
+    replace,
+)
+from phases.processes import Process
+from phases.warm import WarmWorker
 from registry.home import Home
 from schemas import canonical
 from schemas.digest import Digest
+from schemas.secrets import scrub, secret_values
 from store.durable import replace_durably, writing
 
 # -P: the user's current folder must not shadow our modules.
 _WORKER = (sys.executable, "-P", "-m", "phases.worker")
 
+GRACE = 10.0
+"""Seconds between asking a worker to end and ending it."""
+
 _LOG_TAIL = 400
 """Characters of a dead worker's log that its `run.abandoned` quotes."""
+
+_FALSE_STARTS = 3
+"""Warm workers that may die before they are ready, one after the other, until no more are made."""
+
+# HF_TOKEN, OPENAI_API_KEY, AWS_ACCESS_KEY_ID, PGPASSWORD, AZURE_CREDENTIALS, GITHUB_PAT ...
+_SECRET_NAME = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(^|_)((API)?KEY(_ID)?|PASS|PASSPHRASE|PAT))$",
+    re.IGNORECASE,
+)
+
+_UNKEYED = ("ATEN_", "MKL_", "ONEDNN_")
+"""Knobs of numeric libraries that no run key holds; a worker does not see them."""
+
+_SIGN = "STILL_WORKER_OF"
+"""The variable that says of a process which registry's worker it is, or was spawned by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Child:
+    """A worker that this process started."""
+
+    attempt: int
+    popen: subprocess.Popen[bytes]
+    process: Process
 
 
 class Launcher:
     """Starts workers for one registry, and knows the ones it started."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._children: dict[Digest, subprocess.Popen[bytes]] = {}
+    def __init__(
+        self,
+        home: Home,
+        *,
+        secrets: Collection[str] = (),
+        grace: float = GRACE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`secrets`: variables that workers may see, and whose values are hidden in what they say.
+
+        `clock`: seconds, the same for all processes of one boot.
+        """
+        self._home, self._grace, self._clock = home, grace, clock
+        self._root = str(home.root.resolve())
+        self._secrets = frozenset(secrets)
+        self._hidden = secret_values(os.environ, secrets)
+        self._children: dict[Digest, _Child] = {}
+        self._endings: dict[Digest, EndingFile] = {}
+        self._let_go: list[subprocess.Popen[bytes]] = []
+        self._warm: WarmWorker | None = None
+        self._false_starts = 0
+
+    # -- starting ------------------------------------------------------------------------------
 
     @contextmanager
     def locked(self, key: Digest) -> Iterator[int | None]:
         """The lock of a run's folder as an open descriptor; None when a live worker has it."""
-        folder = self._home.run(key)
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path = self._home.run(key) / "lock"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-            else:
-                yield descriptor
+            yield descriptor if _holds(descriptor, path) else None
         finally:
             os.close(descriptor)
 
     def prepare(self, job: Job) -> None:
         """Lay out a run's folder for the next attempt. The caller holds its lock.
 
-        Raises StorageError.
+        Of the attempts before only the last one's log is kept. Raises StorageError.
         """
+        self._endings.pop(job.run, None)
         folder = self._home.run(job.run)
         shutil.rmtree(folder / "inputs", ignore_errors=True)
         with writing(folder):
-            for stale in ("outcome.json", "progress.json", "stopped"):
+            for stale in ("outcome.json", "progress.json", "worker.json", "ending.json"):
                 (folder / stale).unlink(missing_ok=True)
+            runlogs.remove(folder, before=job.attempt - 1)
         replace_durably(folder / "job.json", canonical.encode(job.to_json()))
 
     def start(self, job: Job, lock: int) -> None:
@@ -74,83 +138,233 @@ class Launcher:
         """
         folder = self._home.run(job.run)
         with writing(folder), (folder / f"log.{job.attempt}").open("ab") as log:
-            self._children[job.run] = subprocess.Popen(
-                [*_WORKER, str(self._home.root.resolve()), job.run],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(lock,),
-                env=_environment(lock),
-                start_new_session=True,
-            )
+            popen = self._start_warm(job.run, lock, log.fileno())
+            if popen is None:
+                popen = self._start_cold(job.run, lock, log.fileno())
+        process = processes.identify(popen.pid) or Process(pid=popen.pid, started="0")
+        self._children[job.run] = _Child(attempt=job.attempt, popen=popen, process=process)
+        self._let_go = [other for other in self._let_go if other.poll() is None]
+
+    def warm(self) -> None:
+        """See to it that a worker waits that has imported everything. `start` uses it up.
+
+        Costs its memory. When such workers keep dying of what they import, none are made any more.
+        """
+        if self._warm is not None and not self._warm.alive():
+            self._false_starts = 0 if self._warm.ready() else self._false_starts + 1
+            self._warm.end()
+            self._warm = None
+        if self._warm is None and self._false_starts < _FALSE_STARTS:
+            try:
+                self._warm = WarmWorker((*_WORKER, "--warm", self._root), self._environment())
+            except OSError:  # no memory, no descriptors: work comes first
+                self._false_starts += 1
+
+    def cool(self) -> None:
+        """Let the waiting worker go: what it imported is not what is installed now, or we leave."""
+        self._false_starts = 0
+        if self._warm is not None:
+            self._warm.end()
+            self._warm = None
+
+    # -- watching ------------------------------------------------------------------------------
 
     def ended(self, key: Digest) -> bool:
-        """Whether no live worker has this run."""
+        """Whether no live worker has this run. What a dead one had spawned is ended."""
         child = self._children.get(key)
-        if child is not None and child.poll() is None:
+        if child is not None and child.popen.poll() is None:
             return False
+        self._end_left_over(key)
         with self.locked(key) as lock:
             return lock is not None
 
     def outcome(self, key: Digest, attempt: int) -> Outcome | None:
         """What the ended worker left, if it came that far."""
-        return read_outcome(self._home.run(key), attempt)
+        found = read_outcome(self._home.run(key), attempt)
+        if found is None or found.failure is None:
+            return found
+        failure = found.failure.model_copy(
+            update={
+                "message": scrub(found.failure.message, self._hidden),
+                "remedy": scrub(found.failure.remedy, self._hidden),
+            }
+        )
+        return found.model_copy(update={"failure": failure})
 
     def progress(self, key: Digest) -> Mapping[str, Any] | None:
         """What the live worker last said."""
         return read_progress(self._home.run(key))
 
-    def log(self, key: Digest, attempt: int) -> Path:
-        """The attempt's log; may not exist."""
-        return self._home.run(key) / f"log.{attempt}"
+    def memory(self, key: Digest) -> int | None:
+        """Bytes that the live worker and what it spawned hold; None when that is not known."""
+        process = self._process(key)
+        return processes.resident(process) if process else None
 
     def cause(self, key: Digest, attempt: int) -> str:
         """How a worker without an outcome ended, in words, with the end of its log."""
         child = self._children.pop(key, None)
         how = "its process is gone"
-        if child is not None and child.returncode is not None:
-            code = child.returncode
+        if child is not None and child.popen.returncode is not None:
+            code = child.popen.returncode
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        text = runlogs.end_of(self.log(key, attempt), _LOG_TAIL, self._hidden)
+        return f"{how}; its log ends: {text}" if text else how
+
+    # -- logs ----------------------------------------------------------------------------------
+
+    def log(self, key: Digest, attempt: int) -> Path:
+        """The attempt's log; may not exist."""
+        return self._home.run(key) / f"log.{attempt}"
+
+    def shorten_log(self, key: Digest, attempt: int) -> bool:
+        """Keep a live worker's log within bounds; whether anything was to do.
+
+        Raises StorageError.
+        """
+        return runlogs.rotate(self.log(key, attempt))
+
+    def stored_log(self, key: Digest, attempt: int) -> bytes | None:
+        """What is to be stored of an ended worker's log, free of secrets; None without a log."""
         log = self.log(key, attempt)
-        if not log.is_file():
-            return how
-        text = log.read_text(encoding="utf-8", errors="replace").strip()
-        return f"{how}; its log ends: {text[-_LOG_TAIL:]}" if text else how
+        return runlogs.whole(log, self._hidden) if log.is_file() else None
+
+    # -- ending --------------------------------------------------------------------------------
+
+    def end(self, key: Digest, attempt: int, why: Ending) -> None:
+        """Tell a live worker to end, whoever started it; asked again after the grace, kill it.
+
+        The first cause is the one that stays. Does nothing when the worker is gone.
+        """
+        if self.ended(key):
+            return
+        ending = self._noted_ending(key, attempt, why)
+        process = self._process(key)
+        if process is not None:
+            late = self._clock() - ending.at >= self._grace
+            processes.signal_group(process, signal.SIGKILL if late else signal.SIGTERM)
+
+    def ending(self, key: Digest, attempt: int) -> Ending | None:
+        """Why this attempt's worker was told to end, if it was."""
+        found = self._ending(key, attempt)
+        return found.why if found else None
 
     def stopped(self, key: Digest) -> bool:
-        """Whether this run's worker was ended on purpose."""
-        return (self._home.run(key) / "stopped").exists()
-
-    def clear(self, key: Digest) -> None:
-        """Remove what a recorded run no longer needs: scratch and input links."""
-        self._children.pop(key, None)
-        folder = self._home.run(key)
-        for name in ("work", "inputs"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        """Whether this run's worker was ended because the program that started it was."""
+        found = read_ending(self._home.run(key))
+        return found is not None and found.why is Ending.STOPPED
 
     def stop_all(self) -> None:
         """End the workers that this process started; their runs can be taken up again."""
-        for key, child in self._children.items():
-            if child.poll() is None:
-                (self._home.run(key) / "stopped").touch()
-                child.terminate()
-        for child in self._children.values():
-            child.wait()
+        self.cool()
+        live = {k: c for k, c in self._children.items() if c.popen.poll() is None}
+        for key, child in live.items():
+            self.end(key, child.attempt, Ending.STOPPED)
+        deadline = self._clock() + self._grace
+        for key, child in live.items():
+            try:
+                child.popen.wait(max(0.0, deadline - self._clock()))
+            except subprocess.TimeoutExpired:
+                self.end(key, child.attempt, Ending.STOPPED)
+                child.popen.wait()
+
+    def hand_over(self) -> None:
+        """Forget the workers that this process started; whoever advances next finds them."""
+        self.cool()
+        self._let_go += [child.popen for child in self._children.values()]
+        self._children.clear()
+
+    def clear(self, key: Digest) -> None:
+        """Remove the folder of a run whose success was recorded: nothing there is needed again."""
+        self._children.pop(key, None)
+        self._endings.pop(key, None)
+        folder = self._home.run(key)
+        if folder.exists():
+            with self.locked(key) as lock:
+                if lock is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _start_warm(self, run: Digest, lock: int, log: int) -> subprocess.Popen[bytes] | None:
+        warm = self._warm
+        if warm is None or not warm.ready():
+            return None
+        self._warm = None
+        if not warm.fits(self._environment()):
+            warm.end()
+            return None
+        return warm.process if warm.take(run, lock, log) else None
+
+    def _start_cold(self, run: Digest, lock: int, log: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*_WORKER, self._root, run, str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
+            env=self._environment(),
+            start_new_session=True,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return _environment(self._root, self._secrets)
+
+    def _process(self, key: Digest) -> Process | None:
+        """The run's worker, dead or alive."""
+        if (child := self._children.get(key)) is not None:
+            return child.process
+        noted = read_worker(self._home.run(key))
+        return noted.process if noted else None
+
+    def _end_left_over(self, key: Digest) -> None:
+        process = self._process(key)
+        if process is not None and not processes.exists(process):
+            # Of a worker that just died here, what is in its session is its own. Another one may
+            # have died long ago: then there must be a sign that this is ours.
+            sign = None if key in self._children else (_SIGN, self._root)
+            processes.end_left_over(process, sign)
+
+    def _ending(self, key: Digest, attempt: int) -> EndingFile | None:
+        found = self._endings.get(key)
+        if found is not None and found.attempt == attempt:
+            return found
+        return read_ending(self._home.run(key), attempt)
+
+    def _noted_ending(self, key: Digest, attempt: int, why: Ending) -> EndingFile:
+        found = self._ending(key, attempt)
+        if found is None:
+            found = EndingFile(attempt=attempt, why=why, at=self._clock())
+            self._endings[key] = found
+            with suppress(OSError):  # a full disk must not save the worker that fills it
+                replace(self._home.run(key) / "ending.json", found)
+        return found
 
 
-def _environment(lock: int) -> dict[str, str]:
-    """The worker's environment: ours, offline, quiet, and without a second set of threads."""
+def _holds(descriptor: int, path: Path) -> bool:
+    """Lock the open file, if it is free and still the one that has this name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _environment(root: str, secrets: Collection[str]) -> dict[str, str]:
+    """A worker's environment: ours, offline, quiet, without a second set of threads, or secrets."""
     # Wherever this program was imported from, the worker must find it too.
     ours = str(Path(__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
-    # Knobs of numeric libraries that no run key holds.
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ATEN_", "MKL_", "ONEDNN_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_UNKEYED) and (name in secrets or not _SECRET_NAME.search(name))
+    }
     return kept | {
         "PYTHONPATH": os.pathsep.join([ours, inherited] if inherited else [ours]),
-        "STILL_RUN_LOCK_FD": str(lock),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONUNBUFFERED": "1",
+        _SIGN: root,
     }

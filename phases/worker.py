@@ -1,8 +1,11 @@
 """The worker: one process that executes one run and leaves its outcome on disk.
 
-`python -m phases.worker REGISTRY RUN_KEY`. The reactor took the lock of the run's folder and handed
-it down, so the lock lives exactly as long as this process. The worker never appends to the ledger.
+`python -m phases.worker REGISTRY RUN_KEY LOCK`, or, to import everything first and then be given a
+run (phases/warm.py), `python -m phases.worker --warm REGISTRY SOCKET`. The reactor took the lock of
+the run's folder and handed it down as a descriptor, so the lock lives exactly as long as this
+process. The worker never appends to the ledger.
 
+ 0. note in `worker.json` which process this is;
  1. verify every input against its digest, and link trees into `inputs/`;
  2. execute the phase;
  3. check that no input changed meanwhile;
@@ -11,30 +14,34 @@ it down, so the lock lives exactly as long as this process. The worker never app
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from phases import warm
 from phases.catalog import CATALOG, phase_function
 from phases.contract import Context, Input, Put
-from phases.job import Failure, Job, JobInput, Outcome
+from phases.job import Failure, Job, JobInput, Outcome, WorkerFile, replace
+from phases.processes import identify
 from registry.home import Home
 from schemas import canonical
 from schemas.artifact import FileFact, Product
 from schemas.digest import Digest
-from schemas.errors import PhaseError, StillError
+from schemas.errors import BusyError, PhaseError, StillError, StorageError
 from store.blobs import BlobStore
 from store.checkout import link_tree
-from store.durable import replace_durably
+from store.durable import replace_durably, writing
 from store.trees import put_tree, read_tree
 
 _PROGRESS_SECONDS = 0.2
 _LONGEST_TEXT = 4000
 """Characters of an error that an event carries."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoreSink:
@@ -60,8 +67,10 @@ class StoreSink:
 class ProgressFile:
     """Writes `progress.json` a few times a second for whoever watches."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, begun: float) -> None:
+        """`begun`: time.monotonic() when the run started."""
         self._path = path
+        self._begun = begun
         self._last = 0.0
 
     def __call__(self, label: str, done: int, total: int, **figures: float) -> None:
@@ -71,32 +80,33 @@ class ProgressFile:
             return
         self._last = now
         shown = {k: float(v) for k, v in figures.items() if v == v and abs(v) != float("inf")}  # noqa: PLR0124  # not NaN
-        note = {"label": label, "done": done, "total": total, "figures": shown}
-        temp = self._path.with_suffix(".tmp")
+        at = round(now - self._begun, 3)
+        note = {"label": label, "done": done, "total": total, "figures": shown, "at": at}
         with suppress(OSError):  # a full disk is for the work to meet, not for a note about it
-            temp.write_bytes(canonical.encode(note))
-            temp.replace(self._path)
+            replace(self._path, note)
 
 
-def execute(home: Home, key: Digest) -> Outcome:
-    """Execute the job in the run's folder. Errors become a failed outcome."""
+def execute(home: Home, job: Job) -> Outcome:
+    """Execute a job in its run's folder. Errors become a failed outcome."""
+    key = job.run
     folder = home.run(key)
-    job = Job.model_validate_json((folder / "job.json").read_bytes())
     begun = time.monotonic()
     products: tuple[Product, ...] = ()
     failure = None
     try:
-        products = _work(home, folder, job)
+        products = _work(home, folder, job, begun)
         canonical.encode([product.to_json() for product in products])
     except StillError as error:
         traceback.print_exc()
-        failure = _failure(**error.as_dict())
+        outside = isinstance(error, StorageError | BusyError)
+        failure = _failure(**error.as_dict(), transient=outside)
     except Exception as error:  # noqa: BLE001  # whatever a phase raises ends this run, not the daemon
         traceback.print_exc()
         failure = _failure(
             code="phase.crashed",
             message=f"{job.slot} raised {type(error).__name__}: {error}.",
             remedy=f"Read its log (`still show {key[:12]}`), mend the cause, then `still retry`.",
+            transient=isinstance(error, OSError) and error.errno in _FULL,
         )
     return Outcome(
         run=key,
@@ -108,9 +118,14 @@ def execute(home: Home, key: Digest) -> Outcome:
     )
 
 
-def _failure(code: str, message: str, remedy: str) -> Failure:
+def _failure(code: str, message: str, remedy: str, *, transient: bool) -> Failure:
     """What of an error fits into an event; the log has the whole."""
-    return Failure(code=code, message=_recordable(message), remedy=_recordable(remedy))
+    return Failure(
+        code=code,
+        message=_recordable(message),
+        remedy=_recordable(remedy),
+        transient=transient,
+    )
 
 
 def _recordable(text: str) -> str:
@@ -118,7 +133,7 @@ def _recordable(text: str) -> str:
     return plain if len(plain) <= _LONGEST_TEXT else f"{plain[:_LONGEST_TEXT]} …"
 
 
-def _work(home: Home, folder: Path, job: Job) -> tuple[Product, ...]:
+def _work(home: Home, folder: Path, job: Job, begun: float) -> tuple[Product, ...]:
     store = BlobStore(home.objects)
     inputs: dict[str, list[Input]] = {}
     for place, wanted in enumerate(job.inputs):
@@ -133,7 +148,7 @@ def _work(home: Home, folder: Path, job: Job) -> tuple[Product, ...]:
         inputs=inputs,
         scratch=work,
         sink=StoreSink(store),
-        progress=ProgressFile(folder / "progress.json"),
+        progress=ProgressFile(folder / "progress.json", begun),
         registry=home,
     )
     products = phase_function(job.phase)(context)
@@ -187,20 +202,52 @@ def _stamps(store: BlobStore, inputs: Sequence[JobInput]) -> dict[Digest, tuple[
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Execute one run: `REGISTRY RUN_KEY`. Returns 0 when an outcome was written."""
-    root, key = arguments
-    home = Home(Path(root))
-    # Children of this process must not keep the run's lock alive after it.
-    for descriptor in _inherited():
-        os.set_inheritable(descriptor, False)
-    outcome = execute(home, key)
-    replace_durably(home.run(key) / "outcome.json", canonical.encode(outcome.to_json()))
+    """Execute one run. Returns 0 when an outcome was written, or when there was none to write."""
+    if arguments[0] == "--warm":
+        _, root, socket = arguments
+        given = warm.wait_for_job(int(socket), _ahead())
+        if given is None:
+            return 0
+        key, lock, log = given
+        for descriptor in (1, 2):
+            os.dup2(log, descriptor)
+        os.close(log)
+    else:
+        root, key, lock = arguments[0], arguments[1], int(arguments[2])
+    _keep_from_children(lock)
+    _perform(Home(Path(root)), key)
     return 0
 
 
-def _inherited() -> tuple[int, ...]:
-    named = os.environ.pop("STILL_RUN_LOCK_FD", "")
-    return (int(named),) if named else ()
+def _ahead() -> Iterator[str]:
+    """What phases import, where it is installed; nothing that only some of them need."""
+    yield from ("numpy", "torch")
+    for spec in CATALOG:
+        yield f"phases.{spec.name}.work"
+
+
+def _perform(home: Home, key: Digest) -> None:
+    folder = home.run(key)
+    process = identify(os.getpid())
+    assert process is not None  # noqa: S101  # it is this one
+    job = Job.model_validate_json((folder / "job.json").read_bytes())
+    note = WorkerFile(attempt=job.attempt, process=process)
+    with writing(folder):
+        replace(folder / "worker.json", note)
+    outcome = execute(home, job)
+    replace_durably(folder / "outcome.json", canonical.encode(outcome.to_json()))
+
+
+def _keep_from_children(lock: int) -> None:
+    """The lock must end with this process, whatever it spawned, by exec or by fork alone."""
+    os.set_inheritable(lock, False)
+    held = [lock]
+
+    def let_go() -> None:
+        while held:
+            os.close(held.pop())
+
+    os.register_at_fork(after_in_child=let_go)
 
 
 if __name__ == "__main__":
