@@ -28,16 +28,20 @@ VERBS = {
     "log": "cli.history",
     "sql": "cli.query",
     "tag": "cli.tags",
+    "runs": "cli.runs",
+    "logs": "cli.logs",
+    "cancel": "cli.cancel",
     "retry": "cli.judge",
     "waive": "cli.judge",
-    "gates": "cli.reasons",
+    "gates": "cli.verdicts",
     "why": "cli.reasons",
+    "why-not": "cli.whynot",
     "manifest": "cli.release",
     "verify": "cli.release",
     "fsck": "cli.health",
     "doctor": "cli.health",
 }
-"""Verb -> the module that holds a function of that name."""
+"""Verb -> the module that holds a function of that name (`-` is `_` there)."""
 
 _REGISTRY = "--registry"
 
@@ -69,7 +73,7 @@ def build(verbs: Iterable[str]) -> typer.Typer:
     )
     app.callback()(_still)
     for verb in verbs:
-        app.command(verb)(getattr(import_module(VERBS[verb]), verb))
+        app.command(verb)(getattr(import_module(VERBS[verb]), verb.replace("-", "_")))
     return app
 
 

@@ -1,4 +1,4 @@
-"""Verbs by which a person steps in: `waive` a gate, `retry` a failed run."""
+"""Verbs by which a person steps in: `waive` a gate, `retry` a failed or cancelled run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import typer
 
 from cli import render
 from cli.arguments import Json, Ref, session_of
-from registry.references import resolve_reference, resolve_run
+from cli.runs import ending_of, find_run, short_name
+from registry.references import resolve_reference
 from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError, ReferenceError_
+from schemas.digest import SHORT
+from schemas.errors import InputError
 from schemas.events import GateWaived, RunRetried
 
 if TYPE_CHECKING:
@@ -126,19 +127,29 @@ def retry(
     context: typer.Context,
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="A prefix of its key. Default: all failed."),
+        typer.Argument(
+            metavar="[RUN|SLOT]",
+            help="A prefix of a run's key, or a slot of the latest plan. "
+            "Default: all that failed or were cancelled.",
+        ),
     ] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Let failed runs be tried again.
+    """Let failed and cancelled runs be tried again.
 
     By the next `still run`, or at once by a running `still watch`.
     """
+    from cli.config import read_config
+
     session = session_of(context)
     state = session.state()
-    failed = {r.key: r for r in state.runs.values() if has_failed(r)}
-    chosen = list(failed.values()) if run is None else [_failed_run(state, failed, run)]
+    attempts = read_config(session.home).attempts
+    chosen = (
+        [one for one in state.runs.values() if _has_ended_badly(one, attempts)]
+        if run is None
+        else [_unsuccessful(find_run(state, run))]
+    )
     if chosen:
         session.ledger.append([RunRetried(run=one.key) for one in chosen])
     if as_json:
@@ -147,31 +158,34 @@ def retry(
     for one in chosen:
         render.row("retry", one.started.slot, render.short(one.key))
     render.note(
-        "  Next: `still run` the recipe; a running `still watch` takes them up by itself."
+        _next(state, chosen)
         if chosen
-        else "No run has failed; there is nothing to retry."
+        else "No run has failed or was cancelled; there is nothing to retry."
     )
 
 
-def has_failed(run: Run) -> bool:
+def _has_ended_badly(run: Run, attempts: int) -> bool:
     """Whether a run has ended without success and will not be tried again by itself."""
-    return run.status == "failed" or run.failures >= 3
+    unsuccessful = run.status in ("failed", "abandoned")
+    return unsuccessful and not (run.goes_on_by_itself and run.failures < attempts)
 
 
-def _failed_run(state: State, failed: dict[Digest, Run], text: str) -> Run:
-    key = resolve_run(state, text)
-    if key is None:
-        listed = ", ".join(f"{k[:SHORT]} ({r.started.slot})" for k, r in failed.items())
-        raise ReferenceError_(
-            f"{text!r} is not the beginning of exactly one run's key.",
-            remedy=f"Failed runs: {listed}." if failed else "No run has failed.",
-            code="ref.unknown_run",
-        )
-    if key not in failed:
-        raise InputError(
-            f"Run {key[:SHORT]} ({state.runs[key].started.slot}) has not failed: "
-            f"it is {state.runs[key].status}.",
-            remedy="Only failed runs can be retried; see `still log`.",
-            code="retry.not_failed",
-        )
-    return failed[key]
+def _unsuccessful(run: Run) -> Run:
+    """The run, of which something can be tried again, if only earlier than by itself."""
+    if run.status in ("failed", "abandoned"):
+        return run
+    raise InputError(
+        f"There is nothing to retry: {short_name(run)} has not failed, {ending_of(run)}.",
+        remedy="Only failed and cancelled runs can be retried; see `still runs`.",
+        code="retry.not_failed",
+    )
+
+
+def _next(state: State, chosen: list[Run]) -> str:
+    """What to do after a retry; a plan that was cancelled takes nothing up."""
+    dropped = dict.fromkeys(one.started.plan for one in chosen if not state.wants(one.started.plan))
+    told = ["  Next: `still run` the recipe; a running `still watch` takes them up by itself."]
+    told += [
+        f"  Plan {plan[:SHORT]} is not asked for: `still run {plan[:SHORT]}`." for plan in dropped
+    ]
+    return "\n".join(told)

@@ -1,4 +1,8 @@
-"""Verbs that explain: `gates` (what was judged, on which numbers) and `why` (the first reason)."""
+"""The verb `why`: the first reason for which something stands as it stands, with digests.
+
+Of a run it names what of its key was new beside the nearest earlier run of its slot. Every reason
+has a stable code for scripts (`registry/plans.Reason`).
+"""
 
 from __future__ import annotations
 
@@ -7,88 +11,51 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import render, standing
-from cli.arguments import Json, MaybeRef, session_of
+from cli.arguments import Json, session_of
 from cli.differences import Difference, differences, nearest_earlier
+from cli.runs import ending_of, status_of
+from cli.verdicts import gate_reason
+from cli.whynot import Asked, PlanOption, is_gate, print_slot, slots_named, tell_gates, view_of
+from registry.fold import Run
+from registry.plans import PlanView, Reason, SlotView
 from registry.references import resolve_reference, resolve_run
 from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
+from schemas.digest import SHORT
 from schemas.errors import InputError, ReferenceError_
 
 if TYPE_CHECKING:
-    from registry.fold import Judged, Run, State
-    from registry.plans import PlanView, SlotView
-
-
-def gates(context: typer.Context, ref: MaybeRef = None, *, as_json: Json = False) -> None:
-    """Show verdicts with their numbers.
-
-    Of the latest plan, of the plan REF, or over the artifact REF.
-    """
-    reactor = session_of(context).reactor()
-    state = reactor.state
-    digest = resolve_reference(state, ref) if ref else standing.latest_plan(state)
-    if state.published(digest, Kind.RECIPE):
-        view = reactor.view(digest)
-        if as_json:
-            render.json_document([standing.gate_values(gate) for gate in view.gates])
-        else:
-            standing.show_gates(view.gates)
-        return
-    judged = [j for j in state.verdicts.values() if digest in (j.fact.subject, j.fact.evidence)]
-    if as_json:
-        render.json_document([{"seq": j.seq, **j.fact.to_json()} for j in judged])
-    else:
-        _show_verdicts(judged)
-
-
-def _show_verdicts(judged: list[Judged]) -> None:
-    render.table(
-        ("gate", "verdict", "metric", "value", "", "threshold", "n", "policy", "event"),
-        (
-            (
-                j.fact.gate,
-                j.fact.verdict,
-                check.metric,
-                render.number(check.value),
-                check.op,
-                render.number(check.threshold),
-                "" if check.n is None else check.n,
-                render.short(j.fact.policy),
-                j.seq,
-            )
-            for j in judged
-            for check in j.fact.checks
-        ),
-    )
+    from registry.fold import State
 
 
 def why(
     context: typer.Context,
     target: Annotated[
-        str, typer.Argument(metavar="PHASE|SLOT|REF", help="A phase, a slot, an artifact or a run.")
+        str,
+        typer.Argument(
+            metavar="PHASE|SLOT|GATE|REF", help="A phase, a slot, a gate, an artifact or a run."
+        ),
     ],
     *,
-    plan: Annotated[
-        str | None, typer.Option("--plan", metavar="REF", help="Default: the latest plan.")
-    ] = None,
+    plan: PlanOption = None,
     as_json: Json = False,
 ) -> None:
     """Say why something ran or did not.
 
-    Why it ran, was not run again, waits or is blocked: the first reason, with digests.
+    Why it ran, was not run again, waits or is blocked, or why a gate is open or closed: the first
+    reason, with digests.
     """
-    reactor = session_of(context).reactor()
-    state = reactor.state
-    view = reactor.view(_plan(state, plan)) if plan or state.requested else None
-    slots = [s for s in view.slots if target in (s.slot.id, s.spec.name)] if view else []
-    if slots:
-        _tell_slots(state, slots, as_json=as_json)
-    else:
-        _tell_run(state, _run_behind(state, target, view), as_json=as_json)
-
-
-def _plan(state: State, ref: str | None) -> Digest:
-    return resolve_reference(state, ref, kind=Kind.RECIPE) if ref else standing.latest_plan(state)
+    session = session_of(context)
+    reactor = session.reactor()
+    view = view_of(reactor, plan)
+    if view is not None:
+        asked = Asked(session, reactor, view)
+        if slots := slots_named(view, target):
+            _tell_slots(asked, slots, as_json=as_json)
+            return
+        if is_gate(asked, target):
+            tell_gates(asked, target, as_json=as_json)
+            return
+    _tell_run(reactor.state, _run_behind(reactor.state, target, view), as_json=as_json)
 
 
 def _run_behind(state: State, target: str, view: PlanView | None) -> Run:
@@ -103,7 +70,7 @@ def _run_behind(state: State, target: str, view: PlanView | None) -> Run:
             raise
         known = ", ".join(slot.slot.id for slot in view.slots) if view else "none yet"
         raise InputError(
-            f"{target!r} is no phase or slot of this plan, no run and no artifact.",
+            f"{target!r} is no phase, slot or gate of this plan, no run and no artifact.",
             remedy=f"Slots are: {known}.",
             code="why.unknown",
         ) from error
@@ -117,26 +84,60 @@ def _run_behind(state: State, target: str, view: PlanView | None) -> Run:
     return state.runs[found.fact.run]
 
 
-def _tell_slots(state: State, slots: list[SlotView], *, as_json: bool) -> None:
-    told = [(slot, _explained(state, slot.run) if slot.run else {}) for slot in slots]
+# -- slots and runs: why ------------------------------------------------------------------------
+
+
+def _tell_slots(asked: Asked, slots: list[SlotView], *, as_json: bool) -> None:
+    told = [(slot, _ran(asked, slot), _reused_from(asked.state, slot)) for slot in slots]
     if as_json:
-        render.json_document([standing.slot_values(slot) | {"ran": ran} for slot, ran in told])
+        render.json_document(
+            [
+                standing.slot_values(slot) | {"ran": ran, "from": origin}
+                for slot, ran, origin in told
+            ]
+        )
         return
-    for slot, ran in told:
-        detail = f": {slot.detail}" if slot.detail else ""
-        render.row(slot.slot.id, slot.status, f"{slot.reason}{detail}")
+    for slot, ran, origin in told:
+        print_slot(slot)
         for parent in slot.inputs:
             render.row("", "input", parent.role, render.short(parent.digest))
-        _print_explained(ran)
+        if slot.gate is not None:
+            render.row("", "gate", slot.gate.gate, gate_reason(asked.view, slot.gate))
+        if origin:
+            where = f"{origin['slot']} of plan {origin['name']} {render.short(origin['plan'])}"
+            render.row("", "from", f"run {render.short(origin['run'])}", where, origin["ended"])
+        _print_explained(ran, "ran" if slot.run else "is to run")
+
+
+def _ran(asked: Asked, slot: SlotView) -> dict[str, Any]:
+    """Why the slot's run ran, or is to run; empty when its inputs are not known yet."""
+    if slot.run is not None:
+        return _explained(asked.state, slot.run)
+    return _explained(asked.state, standing.prospect(asked.view, slot)) if slot.key else {}
+
+
+def _reused_from(state: State, slot: SlotView) -> dict[str, Any] | None:
+    """Which plan's run fills a slot that did not run itself."""
+    if slot.reason is not Reason.REUSED or slot.run is None:
+        return None
+    started = slot.run.started
+    known = state.published(started.plan, Kind.RECIPE) is not None
+    return {
+        "run": slot.run.key,
+        "plan": started.plan,
+        "name": state.recipe(started.plan).name if known else "",
+        "slot": started.slot,
+        "ended": slot.run.ended_ts,
+    }
 
 
 def _tell_run(state: State, run: Run, *, as_json: bool) -> None:
     explained = _explained(state, run)
     if as_json:
-        render.json_document(explained)
+        render.json_document(explained | {"status": str(status_of(run))})
         return
-    render.row(run.started.slot, run.status, f"run {render.short(run.key)}")
-    _print_explained(explained)
+    render.row(run.started.slot, status_of(run), f"run {render.short(run.key)}", ending_of(run))
+    _print_explained(explained, "ran")
 
 
 def _explained(state: State, run: Run) -> dict[str, Any]:
@@ -160,10 +161,10 @@ def _because(earlier: Run | None, found: tuple[Difference, ...]) -> str:
     return f"{first.what} {first.name} was {first.before}, then {first.after}"
 
 
-def _print_explained(explained: dict[str, Any]) -> None:
+def _print_explained(explained: dict[str, Any], verb: str) -> None:
     if not explained:
         return
-    render.row("", "ran because", explained["because"])
+    render.row("", f"{verb} because", explained["because"])
     if explained["nearest_earlier"]:
         render.row("", "compared with", f"run {render.short(explained['nearest_earlier'])}")
     for item in explained["differs"][1:]:

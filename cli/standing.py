@@ -5,13 +5,15 @@ The same values are printed by `run`, `gates`, `why` and `manifest`. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cli import render
-from registry.fold import State
+from registry.fold import Run, State, Waived
 from registry.plans import GateView, PlanView, Reason, SlotView, Status
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
+from schemas.events import RunStarted
 
 
 def latest_plan(state: State) -> Digest:
@@ -39,8 +41,10 @@ def slot_values(slot: SlotView) -> dict[str, Any]:
         "slot": slot.slot.id,
         "status": str(slot.status),
         "optional": slot.slot.optional,
-        "reason": str(slot.reason),
+        "reason": slot.reason.code,
+        "text": str(slot.reason),
         "detail": slot.detail,
+        "until": slot.until,
         "run": slot.key,
         "seconds": slot.run.seconds if slot.run else None,
         "outputs": dict(slot.outputs),
@@ -50,6 +54,9 @@ def slot_values(slot: SlotView) -> dict[str, Any]:
 def gate_values(gate: GateView) -> dict[str, Any]:
     """One gate, for JSON."""
     waiver = gate.waiver
+    told = [waiver_values(one, active=False) for one in gate.lapsed]
+    if waiver:
+        told.append(waiver_values(waiver, active=True))
     return {
         "gate": gate.gate,
         "slot": gate.slot,
@@ -61,7 +68,51 @@ def gate_values(gate: GateView) -> dict[str, Any]:
         "policy": gate.policy,
         "checks": [check.to_json() for check in gate.checks],
         "waiver": waiver.fact.to_json() if waiver else None,
+        "waivers": told,
     }
+
+
+def waiver_values(waiver: Waived, *, active: bool) -> dict[str, Any]:
+    """One waiver, for JSON."""
+    fact = waiver.fact
+    return {
+        "state": "active" if active else "expired",
+        "author": fact.author,
+        "reason": fact.reason,
+        "until": fact.until,
+        "seq": waiver.seq,
+    }
+
+
+def waiver_text(told: Mapping[str, Any]) -> str:
+    """One waiver in words, from its JSON."""
+    until = render.moment(told["until"])
+    return f"{told['state']}: by {told['author']} until {until}: {told['reason']}"
+
+
+def prospect(view: PlanView, slot: SlotView) -> Run:
+    """The run that the slot would be, as if it had just been started."""
+    assert slot.key is not None  # noqa: S101  # asked only of what has a key
+    started = RunStarted(
+        run=slot.key,
+        phase=slot.spec.name,
+        phase_version=slot.spec.version,
+        plan=view.plan,
+        slot=slot.slot.id,
+        attempt=slot.attempt,
+        inputs=slot.inputs,
+        params=dict(slot.params),
+        tools=dict(slot.tools),
+    )
+    return Run(
+        key=slot.key,
+        started=started,
+        status="started",
+        attempts=slot.attempt,
+        seq=0,
+        started_seq=0,
+        ts="",
+    )
 
 
 def missing(view: PlanView) -> list[dict[str, str]]:
@@ -97,18 +148,21 @@ def _missing_slot(slot: SlotView) -> dict[str, str]:
 def _missing_gate(gate: GateView) -> dict[str, str]:
     over = f" over {gate.subject[:SHORT]}" if gate.subject else ""
     checks = "; ".join(check_words(gate)) or "nothing was measured for it yet"
-    remedy = ""
-    if gate.subject and gate.judged:
-        subject = gate.subject[:SHORT]
-        remedy = (
-            "Improve what it measures, change the policy, or take responsibility: "
-            f"`still waive {gate.gate} {subject} --reason … --until DATE`."
-        )
     return {
         "what": gate.gate,
         "why": f"{gate.verdict} ({gate.slot}{over}): {checks}",
-        "remedy": remedy,
+        "remedy": gate_remedy(gate),
     }
+
+
+def gate_remedy(gate: GateView) -> str:
+    """What can be done about a gate that was judged and is closed; empty for another."""
+    if gate.open or not gate.judged or not gate.subject:
+        return ""
+    return (
+        "Improve what it measures, change the policy, or take responsibility: "
+        f"`still waive {gate.gate} {gate.subject[:SHORT]} --reason … --until DATE`."
+    )
 
 
 def check_words(gate: GateView) -> list[str]:
@@ -147,9 +201,7 @@ def show_gates(gates: tuple[GateView, ...]) -> None:
 
 
 def _gate_rows(gate: GateView) -> list[tuple[object, ...]]:
-    waived = ""
-    if gate.waiver:
-        waived = f"by {gate.waiver.fact.author} until {render.moment(gate.waiver.fact.until)}"
+    waived = "; ".join(waiver_text(told) for told in gate_values(gate)["waivers"])
     required = "yes" if gate.required else "no"
     if not gate.checks:
         return [(gate.gate, gate.slot, gate.verdict, "", "", "", "", "", required, waived)]

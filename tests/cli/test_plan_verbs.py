@@ -120,7 +120,7 @@ def test_why_of_a_slot_filled_by_an_earlier_run_says_so(
 ) -> None:
     recorder.run(recorder.plan(policy, name="other"))
     told = still("why", "export/prefill-8", "--json").json[0]
-    assert told["reason"] == "an earlier run with the same key succeeded"
+    assert told["reason"] == "reused"
     assert told["ran"]["plan"] == done
 
 

@@ -1,0 +1,230 @@
+"""The verb `logs`: what a run printed, or prints.
+
+The log of an attempt that goes on is a file that grows; of one that ended it is in the store.
+Values of secrets are hidden in both. In a pipe the bytes come as they were printed; at a terminal
+whatever could steer it is escaped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import render
+from cli.alive import held
+from cli.arguments import session_of
+from cli.livelog import LiveLog
+from cli.runs import Status, ending_of, find_run, short_name, status_of
+from schemas.digest import SHORT, Digest
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from cli.wiring import Session
+    from registry.fold import Run, State
+    from registry.ledger import LedgerReader
+
+_POLL_SECONDS = 0.2
+_LONGEST_LINE = 2**20
+"""Bytes after which the beginning of a line is told before its end came."""
+
+
+def logs(
+    context: typer.Context,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|SLOT", help="A prefix of a run's key, or a slot of the latest plan."
+        ),
+    ],
+    *,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", metavar="N", min=1, help="Default: the latest.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run ends; 1 if it failed.")
+    ] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", metavar="N", min=0, help="Only the last N lines.")
+    ] = None,
+) -> None:
+    """Show what a run printed.
+
+    Of an attempt that ended, or so far.
+    """
+    session = session_of(context)
+    ledger = _Ledger(session)
+    found = find_run(ledger.state, run)
+    log = _Log(session=session, ledger=ledger, run=found.key, attempt=_attempt(found, attempt))
+    printer = _Printer(_secrets(session))
+    recorded = log.recorded()
+    if recorded is not None:
+        printer.first(session.store.read(recorded), tail)
+    else:
+        _print_live(log, printer, tail, follow=follow)
+    printer.end()
+    if follow and not log.succeeded:
+        render.note(_how(ledger.state.runs[found.key], log.attempt))
+        raise typer.Exit(1)
+
+
+def _attempt(run: Run, asked: int | None) -> int:
+    if asked is not None and asked > run.attempts:
+        raise InputError(
+            f"{short_name(run)} has no attempt {asked}: its latest is {run.attempts}.",
+            remedy=f"Name one from 1 to {run.attempts}, or leave --attempt out.",
+            code="logs.no_attempt",
+        )
+    return asked or run.attempts
+
+
+def _secrets(session: Session) -> tuple[str, ...]:
+    from cli.config import read_config
+    from schemas.secrets import secret_values
+
+    return secret_values(os.environ, read_config(session.home).secrets)
+
+
+def _print_live(log: _Log, printer: _Printer, tail: int | None, *, follow: bool) -> None:
+    live = LiveLog(log.session.home.run(log.run) / f"log.{log.attempt}")
+    try:
+        if not live.exists and not log.goes_on:
+            raise InputError(
+                f"There is no log of attempt {log.attempt} of run {log.run[:SHORT]}.",
+                remedy="It printed nothing, or a later attempt took its place; "
+                f"see `still show {log.run[:SHORT]}`.",
+                code="logs.none",
+            )
+        printer.first(live.new(), tail)
+        while follow and log.goes_on and not log.deserted:
+            time.sleep(_POLL_SECONDS)
+            log.ledger.refresh()
+            printer.more(live.new())
+        printer.more(live.new())  # what came between the last look and the end
+    finally:
+        live.close()
+
+
+def _how(run: Run, attempt: int) -> str:
+    """Why a log that was followed is over although its run did not succeed."""
+    if attempt < run.attempts:
+        return f"Attempt {attempt} did not succeed; the latest is {run.attempts}."
+    if run.status == "started":
+        return "Its worker is gone, and no process advances this registry to record how it ended."
+    again = " It is tried again by itself." if run.goes_on_by_itself else ""
+    return f"Attempt {attempt} is over: {render.clean(ending_of(run))}.{again}"
+
+
+class _Ledger:
+    """The folded state, kept up to date, and where the logs of ended attempts are."""
+
+    def __init__(self, session: Session) -> None:
+        from registry.fold import State
+        from registry.ledger import LedgerReader
+
+        self.state: State = State()
+        self.logs: dict[tuple[Digest, int], Digest] = {}
+        self._reader: LedgerReader = LedgerReader(session.ledger.path)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what was recorded since the last look."""
+        for event in self._reader.new_events():
+            self.state.apply(event)
+            data: Mapping[str, object] = event.data
+            if event.type.startswith("run.") and data.get("log"):
+                self.logs[event.data["run"], event.data["attempt"]] = event.data["log"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Log:
+    """The log of one attempt, and whether more will come."""
+
+    session: Session
+    ledger: _Ledger
+    run: Digest
+    attempt: int
+
+    def recorded(self) -> Digest | None:
+        """The stored log, once the attempt has ended and its outcome was recorded."""
+        return self.ledger.logs.get((self.run, self.attempt))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the attempt has no recorded end."""
+        run = self.ledger.state.runs[self.run]
+        return run.status == "started" and run.attempts == self.attempt
+
+    @property
+    def deserted(self) -> bool:
+        """Whether its worker is gone, and nobody is there who would record that."""
+        home = self.session.home
+        return not held(home.run(self.run) / "lock") and not held(home.reactor_lock)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended well, be it recorded or not."""
+        from phases.job import read_outcome
+
+        run = self.ledger.state.runs[self.run]
+        if self.goes_on:
+            outcome = read_outcome(self.session.home.run(self.run), self.attempt)
+            return outcome is not None and outcome.status == "succeeded"
+        return run.attempts == self.attempt and status_of(run) is Status.SUCCEEDED
+
+
+class _Printer:
+    """Writes what was printed, without secrets, line by line."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = secrets
+        # A secret of several lines is only recognised whole.
+        self._kept_back = max((len(s.encode()) for s in secrets if "\n" in s), default=0)
+        self._rest = b""
+
+    def first(self, data: bytes, tail: int | None) -> None:
+        """Take in what is there already, of which only the last `tail` lines are asked for."""
+        if tail is None:
+            self.more(data)
+            return
+        lines = deque(self._scrubbed(data).splitlines(keepends=True), maxlen=tail)
+        if lines and not lines[-1].endswith(b"\n"):
+            self._rest = lines.pop()
+        self._write(b"".join(lines))
+
+    def more(self, data: bytes) -> None:
+        """Take in what came; the line that is not complete yet waits."""
+        self._rest += data
+        room = len(self._rest) - self._kept_back
+        end = self._rest.rfind(b"\n", 0, max(0, room)) + 1
+        if not end and room > _LONGEST_LINE:
+            end = room - max((len(s.encode()) for s in self._secrets), default=0)
+        if end:
+            self._write(self._scrubbed(self._rest[:end]))
+            self._rest = self._rest[end:]
+
+    def end(self) -> None:
+        """Write what is left."""
+        self._write(self._scrubbed(self._rest))
+        self._rest = b""
+
+    def _scrubbed(self, data: bytes) -> bytes:
+        from phases.runlogs import scrubbed
+
+        return scrubbed(data, self._secrets)
+
+    @staticmethod
+    def _write(data: bytes) -> None:
+        if render.at_terminal():
+            for text in data.decode("utf-8", errors="replace").splitlines():
+                render.line(render.clean(text.expandtabs()))
+        elif data:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+        render.flush()

@@ -1,0 +1,253 @@
+"""The verb `why-not`: from what has not run or passed down to the slot or gate that is the cause.
+
+Rules: every step follows the first reason; the cause is said with its own reason, in numbers, and
+with what can be done about it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import render, standing
+from cli.alive import held
+from cli.arguments import Json, session_of
+from cli.differences import differences
+from cli.remedies import remedy_for
+from cli.verdicts import gate_reason, unfed_reason
+from registry.plans import GateView, PlanView, SlotView, Status
+from registry.references import resolve_reference
+from schemas.artifact import Kind
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from cli.wiring import Session
+    from phases.reactor import Reactor
+    from registry.admission import Admission
+    from registry.causes import Cause
+
+RELEASE = "release"
+"""What people call the slot that seals."""
+
+PlanOption = Annotated[
+    str | None, typer.Option("--plan", metavar="REF", help="Default: the latest plan.")
+]
+
+
+def why_not(
+    context: typer.Context,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="PHASE|SLOT|GATE|release", help="A phase, a slot, or a gate."),
+    ],
+    *,
+    plan: PlanOption = None,
+    as_json: Json = False,
+) -> None:
+    """Say why something has not run or passed.
+
+    Down to the slot or gate that is the cause, and what can be done about it.
+    """
+    session = session_of(context)
+    reactor = session.reactor()
+    view = view_of(reactor, plan) or reactor.view(standing.latest_plan(reactor.state))
+    asked = Asked(session, reactor, view)
+    if slots := slots_named(view, target):
+        _tell_causes(asked, slots, as_json=as_json)
+    elif is_gate(asked, target):
+        tell_gates(asked, target, as_json=as_json)
+    else:
+        raise _unknown(asked, target)
+
+
+# -- what is asked about ------------------------------------------------------------------------
+
+
+class Asked:
+    """A plan, and what holds its runs now."""
+
+    def __init__(self, session: Session, reactor: Reactor, view: PlanView) -> None:
+        self.session, self.reactor, self.view = session, reactor, view
+        self.state = reactor.state
+        self.policy = reactor.state.policy(view.recipe.policy)
+
+    @cached_property
+    def admissions(self) -> tuple[Admission, ...]:
+        """What becomes of every start that is ready, of all plans that are wanted."""
+        from phases.catalog import CATALOG
+        from registry.admission import admissions
+        from registry.agenda import Agenda
+
+        agenda = Agenda(self.state, CATALOG, self.reactor.site())
+        agenda.facts(self.reactor.now())
+        limits = self.reactor.site().limits
+        return tuple(admissions(agenda.starts(), self.state.running(), limits))
+
+    def cause(self, slot: str) -> Cause:
+        """What has to change first for a slot."""
+        from registry.causes import find_cause
+
+        advanced = held(self.session.home.reactor_lock)
+        return find_cause(
+            self.state, self.view, slot, admissions=self.admissions, advanced=advanced
+        )
+
+    def remedy(self, cause: Cause) -> str:
+        """What can be done about a cause."""
+        wanted = self.state.wants(self.view.plan)
+        return remedy_for(cause.reason, cause.slot, plan=self.view.plan, wanted=wanted)
+
+
+def view_of(reactor: Reactor, plan: str | None) -> PlanView | None:
+    """The plan that is meant; None when there is none at all."""
+    if plan is not None:
+        return reactor.view(resolve_reference(reactor.state, plan, kind=Kind.RECIPE))
+    return reactor.view(standing.latest_plan(reactor.state)) if reactor.state.requested else None
+
+
+def slots_named(view: PlanView, target: str) -> list[SlotView]:
+    """The slots that TARGET means: one by its id, those of a phase, or the one that seals."""
+    return [
+        slot
+        for slot in view.slots
+        if target in (slot.slot.id, slot.spec.name) or (target == RELEASE and slot.spec.seals)
+    ]
+
+
+def is_gate(asked: Asked, target: str) -> bool:
+    """Whether the plan's policy has a gate of that name."""
+    return target in asked.policy.gates or any(g.gate == target for g in asked.view.gates)
+
+
+def _unknown(asked: Asked, target: str) -> InputError:
+    if target == RELEASE:
+        return InputError(
+            "This plan asks for no release: its recipe has no [deployment].",
+            remedy="Add the section, then `still run` the recipe.",
+            code="why.no_release",
+        )
+    slots = ", ".join(slot.slot.id for slot in asked.view.slots)
+    return InputError(
+        f"{target!r} is no phase, slot or gate of this plan.",
+        remedy=f"Slots are: {slots}. Gates are: {', '.join(asked.policy.gates)}.",
+        code="why.unknown",
+    )
+
+
+# -- slots: why not -----------------------------------------------------------------------------
+
+
+def print_slot(slot: SlotView) -> None:
+    """Print how a slot stands, with the first reason."""
+    detail = f": {slot.detail}" if slot.detail else ""
+    render.row(slot.slot.id, slot.status, f"{slot.reason}{detail}")
+
+
+def _tell_causes(asked: Asked, slots: list[SlotView], *, as_json: bool) -> None:
+    told = [(slot, asked.cause(slot.slot.id)) for slot in slots]
+    again = {slot.slot.id: _again(asked, slot) for slot in slots}
+    if as_json:
+        render.json_document(
+            [
+                standing.slot_values(slot)
+                | {"cause": _cause_values(asked, cause), "again": again[slot.slot.id]}
+                for slot, cause in told
+            ]
+        )
+        return
+    for slot, cause in told:
+        for passed in cause.chain[:-1]:
+            print_slot(passed)
+        detail = f": {cause.detail}" if cause.detail else ""
+        render.row(cause.slot.slot.id, cause.slot.status, f"{cause.reason}{detail}")
+        if cause.gate is not None:
+            render.row("", "gate", cause.gate.gate, gate_reason(asked.view, cause.gate))
+        if again[slot.slot.id]:
+            render.row("", "again", again[slot.slot.id])
+        if remedy := asked.remedy(cause):
+            render.note(f"  Next: {render.clean(remedy)}")
+
+
+def _cause_values(asked: Asked, cause: Cause) -> dict[str, Any]:
+    gate = cause.gate
+    return {
+        "slot": cause.slot.slot.id,
+        "status": str(cause.slot.status),
+        "reason": cause.reason.code,
+        "text": str(cause.reason),
+        "detail": cause.detail,
+        "until": cause.slot.until,
+        "run": cause.slot.key,
+        "gate": _gate_values(asked, gate) if gate else None,
+        "through": [slot.slot.id for slot in cause.chain[:-1]],
+        "remedy": asked.remedy(cause),
+    }
+
+
+def _again(asked: Asked, slot: SlotView) -> str:
+    """What would make a filled slot run again if its plan were asked for now; empty: nothing."""
+    if slot.status is not Status.FILLED:
+        return ""
+    from registry.causes import trace
+
+    fresh = asked.reactor.view(asked.view.plan, fresh=True)
+    first = trace(fresh, slot.slot.id)[-1]
+    if first.status is Status.FILLED or first.key is None or first.run is not None:
+        return ""
+    before = next((s.run for s in asked.view.slots if s.slot.id == first.slot.id), None)
+    found = differences(before, standing.prospect(fresh, first)) if before else ()
+    if not found:
+        return ""
+    what = f"{found[0].what} {found[0].name} was {found[0].before}, now it is {found[0].after}"
+    return f"asked for now, {first.slot.id} would run anew: {what}"
+
+
+# -- gates --------------------------------------------------------------------------------------
+
+
+def tell_gates(asked: Asked, name: str, *, as_json: bool) -> None:
+    """Say of each slot that a gate judges why it is open or closed."""
+    told = [_gate_values(asked, gate) for gate in asked.view.gates if gate.gate == name]
+    told = told or [_unfed_values(asked, name)]
+    if as_json:
+        render.json_document(told)
+        return
+    for one in told:
+        render.row(one["gate"], one["slot"], one["verdict"], one["why"])
+        if cause := one["cause"]:
+            detail = f": {cause['detail']}" if cause["detail"] else ""
+            render.row("", cause["slot"], cause["status"], f"{cause['text']}{detail}")
+        if one["remedy"]:
+            render.note(f"  Next: {render.clean(one['remedy'])}")
+
+
+def _gate_values(asked: Asked, gate: GateView) -> dict[str, Any]:
+    """One gate, with why it stands as it stands, and what its slot waits for if it was not fed."""
+    empty = not gate.judged and gate.subject is None
+    fed = any(slot.slot.id == gate.slot for slot in asked.view.slots)
+    cause = asked.cause(gate.slot) if empty and fed else None
+    return standing.gate_values(gate) | {
+        "open": gate.open,
+        "why": (
+            unfed_reason(asked.policy, asked.view, gate.gate)
+            if empty and not fed and gate.gate in asked.policy.gates
+            else gate_reason(asked.view, gate)
+        ),
+        "cause": _cause_values(asked, cause) if cause else None,
+        "remedy": asked.remedy(cause) if cause else standing.gate_remedy(gate),
+    }
+
+
+def _unfed_values(asked: Asked, name: str) -> dict[str, Any]:
+    """A gate of the policy that judges nothing in this plan."""
+    return {
+        "gate": name,
+        "slot": "",
+        "verdict": "not_run",
+        "open": False,
+        "why": unfed_reason(asked.policy, asked.view, name),
+        "cause": None,
+        "remedy": "",
+    }
