@@ -23,7 +23,20 @@ def _published(data: _Data) -> str:
 
 
 def _requested(data: _Data) -> str:
-    return f"plan {render.short(data['plan'])}"
+    priority = f", priority {data['priority']}" if data.get("priority") else ""
+    return f"plan {render.short(data['plan'])}{priority}"
+
+
+def _plan_cancelled(data: _Data) -> str:
+    return f"plan {render.short(data['plan'])}{_because(data)}"
+
+
+def _run_cancelled(data: _Data) -> str:
+    return f"run {render.short(data['run'])}, attempt {data['attempt']}{_because(data)}"
+
+
+def _because(data: _Data) -> str:
+    return f": {data['reason']}" if data.get("reason") else ""
 
 
 def _started(data: _Data) -> str:
@@ -36,7 +49,8 @@ def _succeeded(data: _Data) -> str:
 
 
 def _failed(data: _Data) -> str:
-    return f"{data['slot']}: {data['message']} {data['remedy']} (run {render.short(data['run'])})"
+    run = f"run {render.short(data['run'])}" + (", tried again" if data.get("transient") else "")
+    return f"{data['slot']}: {data['message']} {data['remedy']} ({run})"
 
 
 def _abandoned(data: _Data) -> str:
@@ -69,6 +83,30 @@ def _cut(data: _Data) -> str:
     return f"release {render.short(data['release'])} of {data['tier']}"
 
 
+def _condemned(data: _Data) -> str:
+    return f"{_bytes(data)}, to be swept after {render.moment(data['until'])}"
+
+
+def _bytes(data: _Data) -> str:
+    """What is said of bytes: objects, how large they are, and whose they are."""
+    size = f" of {render.size(data['size'])}" if "size" in data else ""
+    return f"{data['objects']} objects{size}, {len(data['artifacts'])} artifacts"
+
+
+def _evicted(data: _Data) -> str:
+    freed = render.size(data["size"])
+    return f"{render.short(data['digest'])}, {freed}; run {render.short(data['run'])} can make it"
+
+
+def _restored(data: _Data) -> str:
+    return f"{render.short(data['digest'])} from a {data['how']}"
+
+
+def _differed(data: _Data) -> str:
+    made, expected = render.short(data["made"]), render.short(data["expected"])
+    return f"run {render.short(data['run'])} made {made} as {data['role']}, and before {expected}"
+
+
 def check_text(check: _Data) -> str:
     """One check as it was judged: `trained.kl 0.61 <= 0.8`."""
     if check.get("threshold") is None or check.get("value") is None:
@@ -81,14 +119,22 @@ def check_text(check: _Data) -> str:
 _TELL: dict[str, Callable[[_Data], str]] = {
     "artifact.published": _published,
     "plan.requested": _requested,
+    "plan.cancelled": _plan_cancelled,
     "run.started": _started,
     "run.succeeded": _succeeded,
     "run.failed": _failed,
     "run.abandoned": _abandoned,
+    "run.cancelled": _run_cancelled,
     "run.reused": _reused,
     "run.retried": _retried,
     "gate.evaluated": _evaluated,
     "gate.waived": _waived,
     "tag.moved": _moved,
     "release.cut": _cut,
+    "bytes.condemned": _condemned,
+    "bytes.reprieved": _bytes,
+    "bytes.swept": _bytes,
+    "artifact.evicted": _evicted,
+    "artifact.restored": _restored,
+    "run.differed": _differed,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,21 +27,36 @@ def run(
         str, typer.Argument(metavar="RECIPE", help="A recipe file, or a REF of a published one.")
     ],
     *,
+    priority: Annotated[
+        int | None,
+        typer.Option("--priority", min=-100, max=100, help="Higher goes first; 0 by default."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Advance a recipe until quiet.
 
-    Publishes it with every file it names. Ends with 0 only if every required gate passed.
+    Publishes it with every file it names. Ends with 0 only if every required gate passed. Beside a
+    daemon it asks for the plan, and follows what the daemon does.
 
     With --json: one object a line for each event and progress note, then one `summary`.
     """
     from cli.watching import watcher
+    from phases.wakeups import Wakeups
 
     session = session_of(context)
     plan = _plan(session, recipe)
-    with watcher(as_json=as_json, after=session.ledger.head().seq) as listen:
-        reactor = session.reactor(listen)
-        _request(session, reactor, plan)
+    with (
+        watcher(as_json=as_json, after=session.ledger.head().seq) as screen,
+        Wakeups(session.home.log, tell=render.note) as wakeups,
+    ):
+
+        def wait(seconds: float) -> None:
+            screen.draw()
+            wakeups.wait(seconds)
+
+        reactor = session.reactor(screen.hear, wait=wait)
+        screen.follow(reactor)
+        _request(session, reactor, plan, priority)
         view = _advance(reactor, plan)
     if as_json:
         render.json_line({"summary": _summary(view)})
@@ -57,6 +73,19 @@ def watch(
         Path | None, typer.Option("--inbox", metavar="DIR", help="Default: the registry's inbox/.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="End when all is quiet.")] = False,
+    drain: Annotated[
+        bool,
+        typer.Option("--drain", help="On SIGTERM (with --once: now) let live runs end first."),
+    ] = False,
+    poll: Annotated[
+        float | None,
+        typer.Option(
+            "--poll",
+            metavar="SECONDS",
+            min=0.1,
+            help="Look at files so often, as network file systems need it.",
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option("--recipe", metavar="FILE", help="What a dropped checkpoint goes through."),
@@ -65,26 +94,40 @@ def watch(
 ) -> None:
     """Advance every plan; publish what is dropped.
 
-    INBOX/KIND/NAME is taken when it has been still for 2 s. Ends on Ctrl-C.
+    INBOX/KIND/NAME is taken when it has been still for 2 s. SIGTERM ends the daemon and not its
+    workers: the next one takes them up. Ctrl-C ends both.
     """
-    from cli.inbox import watch as keep_watch
+    from cli.daemon import watch as keep_watch
     from cli.watching import watcher
 
     session = session_of(context)
-    done = False
-    with watcher(as_json=as_json, after=session.ledger.head().seq) as listen:
+    with watcher(as_json=as_json, after=session.ledger.head().seq) as screen:
         if not as_json:
             render.note(f"Watching {inbox or session.home.inbox}; stop with Ctrl-C.")
+        reactor = session.reactor(screen.hear)
+        screen.follow(reactor)
         done = keep_watch(
             session,
+            reactor,
             inbox=inbox,
             recipe=recipe,
             once=once,
-            listener=listen,
+            drain=drain,
+            poll=poll if poll is not None else _forced_polling(),
+            draw=screen.draw,
             complain=lambda path, error: _complain(path, error, as_json=as_json),
+            tell=render.note,
         )
     if not done:
         raise typer.Exit(1)
+
+
+def _forced_polling() -> float | None:
+    """Seconds between two looks when the environment asks for it, as watchfiles understands it."""
+    from phases.wakeups import POLL_SECONDS
+
+    asked = os.environ.get("WATCHFILES_FORCE_POLLING", "false").lower()
+    return None if asked in {"", "false", "disable", "disabled"} else POLL_SECONDS
 
 
 def _plan(session: Session, recipe: str) -> Digest:
@@ -106,16 +149,19 @@ def _plan(session: Session, recipe: str) -> Digest:
     return resolve_reference(state, recipe, kind=Kind.RECIPE)
 
 
-def _request(session: Session, reactor: Reactor, plan: Digest) -> None:
-    """Ask for the plan unless it was asked for and today's versions would change nothing.
+def _request(session: Session, reactor: Reactor, plan: Digest, priority: int | None) -> None:
+    """Ask for the plan unless it is wanted as it is, and today's versions would change nothing.
 
     Asking reopens its failed runs, and lets phases run again whose packages have changed.
     """
     from cli import recipes
 
-    if plan not in reactor.state.requested or not reactor.view(plan, fresh=True).done:
+    state = reactor.state
+    before = state.priorities.get(plan, 0)
+    asked = before if priority is None else priority
+    if not state.wants(plan) or asked != before or not reactor.view(plan, fresh=True).done:
         reactor.record_environment()  # first: what is asked for is asked for under it
-        recipes.request(session, plan)
+        recipes.request(session, plan, priority=asked)
 
 
 def _advance(reactor: Reactor, plan: Digest) -> PlanView:

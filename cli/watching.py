@@ -1,8 +1,8 @@
 """What a person or a script sees while plans advance.
 
-Three listeners for the reactor's notices: JSON lines, plain lines for a pipe, and live bars at a
-terminal. Rules: events that were recorded before the command began are not told again; a bar never
-outlives its run.
+Three watchers for the reactor's notices: JSON lines, plain lines for a pipe, and a live board at a
+terminal. Rules: events that were recorded before the command began are not told again; nothing is
+kept of a run that has ended; between two notices nothing is drawn unless somebody asks.
 """
 
 from __future__ import annotations
@@ -10,45 +10,71 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cli import render
+from cli.board import ENDS, Board
 from cli.narration import describe
+from registry.plans import PlanView
 from schemas.digest import Digest
 from schemas.event import Event
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+    from rich.live import Live
 
-    from phases.reactor import Notice, Progress
-
-Listener = Callable[["Notice"], None]
+    from phases.reactor import Notice, Progress, Reactor
 
 _PLAIN_SECONDS = 5.0
 """Between two progress lines of one run in a pipe."""
 
-_ENDS = frozenset({"run.succeeded", "run.failed", "run.abandoned"})
+_SPARE_LINES = 4
+"""Lines of the terminal that the board leaves for what scrolls by."""
+
+
+class Watcher(Protocol):
+    """Tells what happens."""
+
+    def hear(self, notice: Notice) -> None:
+        """A new event, or progress of a live run."""
+        ...
+
+    def follow(self, reactor: Reactor) -> None:
+        """Whom to ask how plans stand."""
+        ...
+
+    def draw(self) -> None:
+        """Bring what is shown up to date; asked before every wait."""
+        ...
 
 
 @contextmanager
-def watcher(*, as_json: bool, after: int) -> Iterator[Listener]:
-    """The listener that fits where stdout goes. `after`: the last event that is old news."""
+def watcher(*, as_json: bool, after: int) -> Iterator[Watcher]:
+    """The watcher that fits where stdout goes. `after`: the last event that is old news."""
     if as_json:
-        yield _fresh(after, _tell_json)
+        yield Told(after, _tell_json)
     elif render.at_terminal():
-        with _bars() as bars:
-            yield _fresh(after, Drawn(bars))
+        with _live() as live:
+            yield Drawn(after, live, time.monotonic)
     else:
-        yield _fresh(after, Plain(time.monotonic))
+        yield Told(after, Plain(time.monotonic))
 
 
-def _fresh(after: int, listener: Listener) -> Listener:
-    def listen(notice: Notice) -> None:
-        if not isinstance(notice, Event) or notice.seq > after:
-            listener(notice)
+class Told:
+    """What happens, one line after the other."""
 
-    return listen
+    def __init__(self, after: int, tell: Callable[[Notice], None]) -> None:
+        self._after, self._tell = after, tell
+
+    def hear(self, notice: Notice) -> None:
+        """Tell it if it is news."""
+        if not isinstance(notice, Event) or notice.seq > self._after:
+            self._tell(notice)
+
+    def follow(self, reactor: Reactor) -> None:
+        """Nothing is asked."""
+
+    def draw(self) -> None:
+        """Everything was told when it happened."""
 
 
 def _tell_json(notice: Notice) -> None:
@@ -63,93 +89,95 @@ class Plain:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._told: dict[tuple[Digest, str], float] = {}
+        self._told: dict[Digest, tuple[str, float]] = {}
+        """Live run -> label and time of the last line."""
+
+    @property
+    def live(self) -> int:
+        """How many runs it keeps in mind."""
+        return len(self._told)
 
     def __call__(self, notice: Notice) -> None:
         """Tell it, unless this run's progress was told a moment ago."""
         if isinstance(notice, Event):
+            if notice.type in ENDS:
+                self._told.pop(notice.data["run"], None)
             if not _is_noise(notice):
                 render.row(notice.type, describe(notice))
                 render.flush()
             return
-        key, now = (notice.run, notice.label), self._clock()
-        if now - self._told.get(key, float("-inf")) >= _PLAIN_SECONDS:
-            self._told[key] = now
+        label, then = self._told.get(notice.run, ("", float("-inf")))
+        if notice.label != label or self._clock() - then >= _PLAIN_SECONDS:
+            self._told[notice.run] = (notice.label, self._clock())
             render.row("progress", notice.slot, _progress_text(notice))
             render.flush()
 
 
 class Drawn:
-    """Events scroll by; each live run has a bar with its rate and the time that is left."""
+    """Events scroll by; below them a board shows how the plans stand."""
 
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._tasks: dict[Digest, tuple[TaskID, str]] = {}
+    def __init__(self, after: int, live: Live, clock: Callable[[], float]) -> None:
+        self._after, self._live = after, live
+        self._board = Board(clock=clock)
+        self._reactor: Reactor | None = None
+        self._views: dict[Digest, PlanView] = {}
+        self._stale: set[Digest] = set()
+        self._changed = True
 
-    def __call__(self, notice: Notice) -> None:
-        """Draw it."""
-        if not isinstance(notice, Event):
-            self._draw(notice)
+    def hear(self, notice: Notice) -> None:
+        """Let it scroll by if it is news, and note what it changes."""
+        self._board.note(notice)
+        self._changed = True
+        if isinstance(notice, Event):
+            plan = notice.data.get("plan")
+            self._stale |= {plan} if plan else {p for p, v in self._views.items() if not v.done}
+            if notice.type == "gate.waived":  # it may expire, or re-open a release
+                self._stale |= set(self._views)
+            if notice.seq > self._after and not _is_noise(notice):
+                self._scroll(notice)
+
+    def follow(self, reactor: Reactor) -> None:
+        """Show the plans of this reactor."""
+        self._reactor = reactor
+
+    def draw(self) -> None:
+        """Draw the board anew if anything changed."""
+        if self._reactor is None or not self._changed:
             return
-        run = notice.data.get("run")
-        if notice.type in _ENDS and run in self._tasks:
-            self._bars.remove_task(self._tasks.pop(run)[0])
-        if notice.type == "run.started" and run is not None:
-            task = self._bars.add_task(notice.data["slot"], total=None, figures="starting")
-            self._tasks[run] = (task, "")
-        elif not _is_noise(notice):
-            self._scroll(notice)
+        from rich.console import Group
+
+        self._changed = False
+        self._look(self._reactor)
+        height = max(2, self._live.console.height - _SPARE_LINES)
+        lines = self._board.lines(tuple(self._views.values()), height)
+        self._live.update(Group(*lines), refresh=True)
+
+    def _look(self, reactor: Reactor) -> None:
+        """See how those plans stand that may stand otherwise."""
+        wanted = reactor.state.wanted()
+        self._views = {
+            plan: reactor.view(plan)
+            if plan in self._stale or plan not in self._views
+            else self._views[plan]
+            for plan in wanted
+        }
+        self._stale.clear()
 
     def _scroll(self, event: Event) -> None:
         from rich.text import Text
 
         verdict = str(event.data.get("verdict", event.type.rpartition(".")[2]))
         head = Text(f"{event.type:<18} ", style=render.COLOURS.get(verdict, "bold"))
-        self._bars.console.print(head + Text(describe(event)))
-
-    def _draw(self, note: Progress) -> None:
-        """Move a run's bar; a new label starts a new rate."""
-        task, label = self._tasks.get(note.run, (None, ""))
-        if task is None:
-            task = self._bars.add_task(note.slot, total=None, figures="")
-        if label != note.label:
-            self._bars.reset(task, description=f"{note.slot} · {note.label}", total=note.total)
-        self._tasks[note.run] = (task, note.label)
-        figures = " ".join(f"{name} {value:.4g}" for name, value in note.figures.items())
-        self._bars.update(task, completed=note.done, total=note.total, figures=figures)
+        self._live.console.print(head + Text(describe(event)))
 
 
 @contextmanager
-def _bars() -> Iterator[Bars]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
+def _live() -> Iterator[Live]:
+    """Drawn only when asked: a thread that redraws would keep an idle daemon busy."""
+    from rich.live import Live
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.3g}/s" if task.speed else "", style="cyan")
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("[dim]{task.fields[figures]}"),
-        console=render.console(),
-        transient=True,
-    ) as bars:
-        yield bars
+    with Live(console=render.console(), auto_refresh=False, transient=True) as live:
+        yield live
 
 
 def _is_noise(event: Event) -> bool:

@@ -191,7 +191,9 @@ class _LogNotices(Protocol):
 
 def _log_notices(log: Path) -> _LogNotices:
     """Raises OSError where they are not to be had."""
-    return _Kqueue(log) if sys.platform == "darwin" else _Inotify(log)
+    if sys.platform == "darwin":
+        return _Kqueue(log)
+    return _Inotify(log)
 
 
 class _Inotify:
@@ -201,7 +203,7 @@ class _Inotify:
 
     def __init__(self, path: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._descriptor: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._descriptor < 0:
             raise _last_error()
         if libc.inotify_add_watch(self._descriptor, os.fsencode(path), self._MODIFY) < 0:

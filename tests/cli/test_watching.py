@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from io import StringIO
 from typing import Any
 
 import pytest
-from rich.console import Console
-from rich.progress import Progress as Bars
 
+from cli.board import ENDS, Board
 from cli.narration import describe
-from cli.watching import Drawn, watcher
+from cli.watching import Plain, watcher
 from phases.reactor import Progress
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import EVENTS
@@ -19,11 +17,13 @@ KEY = "ab" * 32
 
 DATA: dict[str, dict[str, Any]] = {
     "artifact.published": {"kind": "dataset", "digest": KEY, "origin": "imported", "name": "n"},
-    "plan.requested": {"plan": KEY},
+    "plan.requested": {"plan": KEY, "priority": 3},
+    "plan.cancelled": {"plan": KEY, "reason": "another one"},
     "run.started": {"slot": "training", "attempt": 2, "run": KEY},
     "run.succeeded": {"slot": "training", "seconds": 1.25, "run": KEY},
     "run.failed": {"slot": "training", "message": "It broke.", "remedy": "Mend it.", "run": KEY},
     "run.abandoned": {"slot": "training", "attempt": 1, "reason": "killed by SIGKILL"},
+    "run.cancelled": {"attempt": 1, "run": KEY, "reason": ""},
     "run.reused": {"slot": "training", "run": KEY},
     "run.retried": {"run": KEY},
     "gate.evaluated": {
@@ -41,6 +41,12 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "tag.moved": {"name": "mine", "digest": KEY},
     "release.cut": {"release": KEY, "tier": "tier_2", "plan": KEY},
+    "bytes.condemned": {"artifacts": [KEY], "objects": 2, "size": 9, "until": "2999"},
+    "bytes.reprieved": {"artifacts": [KEY], "objects": 2},
+    "bytes.swept": {"artifacts": [KEY], "objects": 2, "size": 9},
+    "artifact.evicted": {"digest": KEY, "run": KEY, "size": 9},
+    "artifact.restored": {"digest": KEY, "how": "run"},
+    "run.differed": {"run": KEY, "role": "checkpoint", "expected": KEY, "made": "cd" * 32},
 }
 """What of each fact is told."""
 
@@ -87,23 +93,41 @@ def test_a_verdict_is_told_with_its_numbers() -> None:
 def test_a_pipe_gets_new_events_and_a_progress_line_now_and_then(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with watcher(as_json=False, after=1) as listen:
-        listen(_event("run.started", seq=1))
-        listen(_event("run.started", seq=2))
-        listen(_progress(1))
-        listen(_progress(2))  # within five seconds of the one before
-        listen(_event("artifact.published", seq=3, origin="run"))
-        listen(_event("run.succeeded", seq=4))
+    with watcher(as_json=False, after=1) as screen:
+        screen.hear(_event("run.started", seq=1))
+        screen.hear(_event("run.started", seq=2))
+        screen.hear(_progress(1))
+        screen.hear(_progress(2))  # within five seconds of the one before
+        screen.hear(dataclasses.replace(_progress(1), label="held out"))
+        screen.hear(_event("artifact.published", seq=3, origin="run"))
+        screen.hear(_event("run.succeeded", seq=4))
+        screen.draw()
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows] == ["run.started", "progress", "run.succeeded"]
+    assert [row[0] for row in rows] == ["run.started", "progress", "progress", "run.succeeded"]
     assert rows[1][1:] == ["training", "steps 1/44, loss 0.5"]
+    assert rows[2][1:] == ["training", "held out 1/44, loss 0.5"]
+
+
+def test_of_runs_that_ended_nothing_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, board = Plain(lambda: 0.0), Board(clock=lambda: 0.0)
+    for place in range(100):
+        key = f"{place:064x}"
+        for notice in (
+            dataclasses.replace(_progress(1), run=key),
+            _event(sorted(ENDS)[place % len(ENDS)], run=key),
+        ):
+            plain(notice)
+            board.note(notice)
+    assert capsys.readouterr().out.count("steps 1/44") == 100
+    assert plain.live == 0
+    assert board.paces == {}
 
 
 def test_json_gets_everything_new_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with watcher(as_json=True, after=1) as listen:
-        listen(_event("run.started", seq=1))
-        listen(_progress(3))
-        listen(_event("run.succeeded", seq=2))
+    with watcher(as_json=True, after=1) as screen:
+        screen.hear(_event("run.started", seq=1))
+        screen.hear(_progress(3))
+        screen.hear(_event("run.succeeded", seq=2))
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert told[0]["progress"] == {
         "run": KEY,
@@ -113,36 +137,6 @@ def test_json_gets_everything_new_one_object_a_line(capsys: pytest.CaptureFixtur
         "done": 3,
         "total": 44,
         "figures": {"loss": 0.5},
+        "at": 0.0,
     }
     assert told[1]["event"]["type"] == "run.succeeded"
-
-
-def test_a_bar_lives_as_long_as_its_run_and_restarts_with_each_label() -> None:
-    screen = StringIO()
-    bars = Bars(console=Console(file=screen, width=160), auto_refresh=False)
-    listen = Drawn(bars)
-    listen(_event("run.started", seq=1))
-    listen(_progress(22))
-    (bar,) = bars.tasks
-    assert (bar.completed, bar.total) == (22, 44)
-    assert bar.description == "training · steps"
-    assert bar.fields["figures"] == "loss 0.5"
-    listen(dataclasses.replace(_progress(1), label="held out", total=8))
-    assert (bar.completed, bar.total, bar.description) == (1, 8, "training · held out")
-    listen(_event("run.succeeded", seq=2))
-    assert bars.tasks == []
-    assert "training in 1.2 s" in screen.getvalue()
-
-
-def test_a_run_that_was_live_before_we_looked_gets_a_bar_too() -> None:
-    bars = Bars(console=Console(file=StringIO()), auto_refresh=False)
-    Drawn(bars)(_progress(3))
-    assert [bar.completed for bar in bars.tasks] == [3]
-
-
-def test_at_a_terminal_the_bars_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.render.at_terminal", lambda: True)
-    monkeypatch.setattr("cli.render.console", lambda: Console(file=StringIO()))
-    with watcher(as_json=False, after=0) as listen:
-        listen(_event("run.started", seq=1))
-        listen(_progress(3))

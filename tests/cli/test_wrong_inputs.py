@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from cli.inbox import SETTLE_SECONDS, Inbox
 from registry.home import Home
 from store.blobs import BlobStore
 
@@ -237,21 +236,6 @@ def test_a_recipe_from_the_inbox_may_not_name_files(
     assert told.code == 1
     assert "dropped.toml" in told.err
     assert "recipe" not in {row[0] for row in still("ls").rows}
-
-
-def test_an_item_is_taken_once_and_only_after_it_has_rested(tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    item = tmp_path / "source" / "a.jsonl"
-    item.write_text("1", encoding="utf-8")
-    (tmp_path / "source" / ".hidden").write_text("1", encoding="utf-8")
-    (tmp_path / "source" / "b.jsonl.part").write_text("1", encoding="utf-8")
-    inbox = Inbox(folder=tmp_path)
-    assert inbox.ready(0.0) == []
-    item.write_text("12", encoding="utf-8")
-    assert inbox.ready(SETTLE_SECONDS) == []
-    assert [path.name for _, path in inbox.ready(2 * SETTLE_SECONDS)] == ["a.jsonl"]
-    assert inbox.ready(9 * SETTLE_SECONDS) == []
-    assert inbox.resting
 
 
 def test_a_cut_log_is_refused_and_left_as_it_is(
