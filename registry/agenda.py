@@ -24,6 +24,8 @@ from schemas.event import Event
 from schemas.events import Payload
 from schemas.plan import PhaseSpec
 
+_OF_ONE_ARTIFACT = (e.ArtifactPublished.TYPE, e.ArtifactEvicted.TYPE, e.ArtifactRestored.TYPE)
+
 _ALL = None
 """Every slot of a plan."""
 
@@ -69,8 +71,11 @@ class Agenda:
             self._note_plan(data["plan"])
         elif event.type == e.ArtifactPublished.TYPE and data["kind"] == Kind.ENVIRONMENT:
             self._touched |= dict.fromkeys(self._standing, _ALL)
-        elif event.type == e.ArtifactPublished.TYPE:
+        elif event.type in _OF_ONE_ARTIFACT:
             self._note_interested(data["digest"])
+        elif event.type == e.BytesSwept.TYPE:
+            for digest in data["artifacts"]:
+                self._note_interested(digest)
         elif event.type in (e.GateEvaluated.TYPE, e.GateWaived.TYPE):
             self._note_interested(data["subject"])
         elif event.type == e.ReleaseCut.TYPE:

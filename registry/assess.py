@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -134,6 +135,8 @@ class Assessment:
         if view.key:
             yield view.key
         yield from (view.outputs[role] for role in ("report", "release") if role in view.outputs)
+        if view.status is Status.READY or view.reason is Reason.INPUT_ABSENT:
+            yield from (parent.digest for parent in view.inputs)
         for gate in self._fed_gates[slot]:
             found = self.gates.get((gate, slot))
             if found and found.subject:
@@ -195,9 +198,19 @@ class Assessment:
         if view := self._closed_start_gate(spec, slot):
             return view
         view = self._keyed(spec, slot, tuple(inputs))
-        if view.status is Status.READY and (closed := self._refused_here(spec, slot)):
-            return closed
+        if view.status is Status.READY:
+            return self._refused_here(spec, slot) or self._without(view) or view
         return view
+
+    def _without(self, view: SlotView) -> SlotView | None:
+        """Nothing starts on an input whose bytes are gone; they can be made again."""
+        for parent in view.inputs:
+            if parent.digest in self.state.absent:
+                detail = f"{parent.role} {parent.digest[:SHORT]}"
+                return replace(
+                    view, status=Status.BLOCKED, reason=Reason.INPUT_ABSENT, detail=detail
+                )
+        return None
 
     def _refused_here(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
         """Nothing starts in an environment whose gate is closed."""

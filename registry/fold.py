@@ -145,6 +145,8 @@ class State:
     """(plan, slot) -> the run key that fills it."""
     requested: dict[Digest, int] = field(default_factory=dict)
     """plan -> seq of its latest request."""
+    asked_at: dict[Digest, str] = field(default_factory=dict)
+    """plan -> time of its latest request (RFC 3339 UTC)."""
     dropped: dict[Digest, int] = field(default_factory=dict)
     """plan -> seq of its latest cancellation."""
     priorities: dict[Digest, int] = field(default_factory=dict)
@@ -154,6 +156,10 @@ class State:
     tags: dict[str, Digest] = field(default_factory=dict)
     releases: dict[tuple[Digest, Digest], e.ReleaseCut] = field(default_factory=dict)
     """(release, plan) -> the cut."""
+    absent: dict[Digest, int] = field(default_factory=dict)
+    """Artifact whose bytes were swept or evicted -> seq of that; gone again when they are back."""
+    condemned: dict[Digest, str] = field(default_factory=dict)
+    """Artifact that is to be swept -> not before (RFC 3339 UTC)."""
     _running: dict[Digest, Run] = field(default_factory=dict)
     _recipes: dict[Digest, Recipe] = field(default_factory=dict)
     _policies: dict[Digest, Policy] = field(default_factory=dict)
@@ -164,7 +170,8 @@ class State:
         payload = payload_of(event)
         if payload is None:
             return
-        _HANDLERS[type(payload)](self, event, payload)
+        if handler := _HANDLERS.get(type(payload)):
+            handler(self, event, payload)
 
     def take(self, line: Line) -> None:
         """Take in the next event as a verified line of the ledger; cheaper than `apply`."""
@@ -194,6 +201,8 @@ class State:
 
     def _publish(self, digest: Digest, found: Published) -> None:
         self.artifacts.setdefault(digest, []).append(found)
+        self.absent.pop(digest, None)
+        self.condemned.pop(digest, None)
         if found.kind is Kind.ENVIRONMENT and self.latest.get(found.kind) != digest:
             self.environment_seq = found.seq
         self.latest[found.kind] = digest
@@ -280,6 +289,7 @@ def _on_artifact_published(state: State, event: Event, fact: e.ArtifactPublished
 
 def _on_plan_requested(state: State, event: Event, fact: e.PlanRequested) -> None:
     state.requested[fact.plan] = event.seq
+    state.asked_at[fact.plan] = event.ts
     state.priorities[fact.plan] = fact.priority
 
 
@@ -364,6 +374,29 @@ def _on_release_cut(state: State, event: Event, fact: e.ReleaseCut) -> None:  # 
     state.releases[fact.release, fact.plan] = fact
 
 
+def _on_bytes_condemned(state: State, event: Event, fact: e.BytesCondemned) -> None:  # noqa: ARG001
+    state.condemned |= dict.fromkeys(fact.artifacts, fact.until)
+
+
+def _on_bytes_reprieved(state: State, event: Event, fact: e.BytesReprieved) -> None:  # noqa: ARG001
+    for digest in fact.artifacts:
+        state.condemned.pop(digest, None)
+
+
+def _on_bytes_swept(state: State, event: Event, fact: e.BytesSwept) -> None:
+    for digest in fact.artifacts:
+        state.condemned.pop(digest, None)
+        state.absent[digest] = event.seq
+
+
+def _on_artifact_evicted(state: State, event: Event, fact: e.ArtifactEvicted) -> None:
+    state.absent[fact.digest] = event.seq
+
+
+def _on_artifact_restored(state: State, event: Event, fact: e.ArtifactRestored) -> None:  # noqa: ARG001
+    state.absent.pop(fact.digest, None)
+
+
 _HANDLERS: dict[type[e.Payload], Callable[[State, Event, Any], None]] = {
     e.ArtifactPublished: _on_artifact_published,
     e.PlanRequested: _on_plan_requested,
@@ -379,4 +412,9 @@ _HANDLERS: dict[type[e.Payload], Callable[[State, Event, Any], None]] = {
     e.GateWaived: _on_gate_waived,
     e.TagMoved: _on_tag_moved,
     e.ReleaseCut: _on_release_cut,
+    e.BytesCondemned: _on_bytes_condemned,
+    e.BytesReprieved: _on_bytes_reprieved,
+    e.BytesSwept: _on_bytes_swept,
+    e.ArtifactEvicted: _on_artifact_evicted,
+    e.ArtifactRestored: _on_artifact_restored,
 }

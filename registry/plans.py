@@ -51,6 +51,7 @@ class Reason(StrEnum):
     INPUT_PENDING = "an input is still being made"
     INPUT_FAILED = "a required input can not come"
     INPUT_SKIPPED = "an optional input settled empty"
+    INPUT_ABSENT = "the bytes of an input were swept or evicted"
     GATE_PENDING = "a gate is not judged yet"
     GATE_CLOSED = "a gate it needs did not pass"
     RUN_FAILED = "its run failed"

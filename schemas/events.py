@@ -7,7 +7,7 @@ adds an upcaster to `schemas/upcast.py`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -206,6 +206,73 @@ class ReleaseCut(Payload):
     """Sequence number of the last event that the release rests on."""
 
 
+class BytesCondemned(Payload):
+    """Nothing keeps the bytes of these artifacts any longer; they are swept after the grace.
+
+    What was published stays recorded for ever: only bytes go.
+    """
+
+    TYPE = "bytes.condemned"
+    artifacts: tuple[Digest, ...]
+    orphans: tuple[Digest, ...] = ()
+    """Objects that belong to no artifact: what a killed publisher left, logs of forgotten runs."""
+    objects: int = Field(ge=0)
+    size: int = Field(ge=0)
+    """Bytes of the objects that only these artifacts and orphans hold."""
+    until: str
+    """UTC, RFC 3339. Not swept before."""
+
+
+class BytesReprieved(Payload):
+    """Condemned bytes are kept after all: something keeps them again."""
+
+    TYPE = "bytes.reprieved"
+    artifacts: tuple[Digest, ...]
+    objects: int = Field(ge=0)
+
+
+class BytesSwept(Payload):
+    """Condemned bytes are gone."""
+
+    TYPE = "bytes.swept"
+    artifacts: tuple[Digest, ...]
+    orphans: tuple[Digest, ...] = ()
+    objects: int = Field(ge=0)
+    size: int = Field(ge=0)
+    """Bytes that were freed."""
+
+
+class ArtifactEvicted(Payload):
+    """Someone dropped the bytes of an artifact that its run can make again."""
+
+    TYPE = "artifact.evicted"
+    digest: Digest
+    run: Digest
+    """The run that made it."""
+    size: int = Field(ge=0)
+    """Bytes that were freed."""
+
+
+class ArtifactRestored(Payload):
+    """The bytes of an artifact are there again, and are those that were recorded."""
+
+    TYPE = "artifact.restored"
+    digest: Digest
+    how: Literal["run", "file", "registry"]
+    """Made again by its run, or taken from a given file or another registry."""
+    seconds: float = 0.0
+
+
+class RunDiffered(Payload):
+    """A run was executed again and made something else: it is not deterministic here."""
+
+    TYPE = "run.differed"
+    run: Digest
+    role: str
+    expected: Digest
+    made: Digest
+
+
 EVENTS: dict[str, type[Payload]] = {
     payload.TYPE: payload
     for payload in (
@@ -223,5 +290,11 @@ EVENTS: dict[str, type[Payload]] = {
         GateWaived,
         TagMoved,
         ReleaseCut,
+        BytesCondemned,
+        BytesReprieved,
+        BytesSwept,
+        ArtifactEvicted,
+        ArtifactRestored,
+        RunDiffered,
     )
 }

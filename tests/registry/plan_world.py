@@ -333,6 +333,7 @@ class World:
             origin="run",
             run=view.key,
             role=made.role,
+            parents=view.inputs,
             facts=facts,
         )
 

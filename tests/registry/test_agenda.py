@@ -11,7 +11,10 @@ import pytest
 from registry.agenda import Agenda
 from registry.decide import Action, Record, Start
 from schemas.events import (
+    ArtifactEvicted,
     ArtifactPublished,
+    ArtifactRestored,
+    BytesSwept,
     GateWaived,
     PlanCancelled,
     PlanRequested,
@@ -64,6 +67,7 @@ class _History:
                 self.waive,
                 self.upgrade,
                 self.wait,
+                self.lose,
                 self.other,
             )
         )()
@@ -134,6 +138,16 @@ class _History:
     def wait(self) -> None:
         self.seconds += self.random.randint(1, 50)
         self.world.now = self._at(self.seconds)
+
+    def lose(self) -> None:
+        """Drop the bytes of something, or bring them back."""
+        digest, found = self.random.choice(list(self.world.state.artifacts.items()))
+        if digest in self.world.state.absent:
+            self.world.record(ArtifactRestored(digest=digest, how="run"))
+        elif self.random.random() < 0.5:
+            self.world.record(ArtifactEvicted(digest=digest, run=found[0].run or digest, size=1))
+        else:
+            self.world.record(BytesSwept(artifacts=(digest,), objects=1, size=1))
 
     def other(self) -> None:
         self.world.record(TagMoved(name="t", digest=digest("t")))

@@ -1,0 +1,102 @@
+"""Retention: which artifacts' bytes are kept, and the first reason for each. Pure.
+
+Roots are what people point at (tags, releases), what is being worked on (running runs, and plans
+that were asked for lately), and what is young. Whatever shaped a kept artifact is kept with it, so
+that a release can always be explained and made again. All else may be condemned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from registry.fold import Run, State
+from schemas.digest import SHORT, Digest
+
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+class Keep(StrEnum):
+    """Why bytes are kept: a closed set."""
+
+    TAGGED = "a tag names it"
+    RELEASED = "it is a release"
+    RUNNING = "a run that goes on needs it"
+    ASKED_FOR = "a plan that was asked for lately holds it"
+    YOUNG = "it is younger than the grace period"
+    SHAPED = "something that is kept was made from it"
+
+    @property
+    def code(self) -> str:
+        """Its name for scripts: `asked_for`. Texts may be worded anew, codes may not."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """The first reason for keeping one artifact."""
+
+    reason: Keep
+    detail: str
+    """The tag, the release, the run, the plan, the time, or the artifact that was made from it."""
+
+
+def retention(state: State, now: str, grace: timedelta) -> dict[Digest, Kept]:
+    """Every artifact that is kept at `now` (RFC 3339 UTC), with the first reason.
+
+    What is in `state.artifacts` and not here may be condemned. Reasons count in the order of Keep.
+    """
+    since = (datetime.fromisoformat(now) - grace).strftime(_TIME)
+    kept: dict[Digest, Kept] = {}
+    for digest, reason, detail in _roots(state, since):
+        if digest in state.artifacts:
+            kept.setdefault(digest, Kept(reason=reason, detail=detail))
+    waiting = list(kept)
+    while waiting:
+        child = waiting.pop()
+        for parent in _parents(state, child):
+            if parent not in kept and parent in state.artifacts:
+                kept[parent] = Kept(reason=Keep.SHAPED, detail=child[:SHORT])
+                waiting.append(parent)
+    return kept
+
+
+def _roots(state: State, since: str) -> Iterator[tuple[Digest, Keep, str]]:
+    for name, digest in state.tags.items():
+        yield digest, Keep.TAGGED, name
+    for release, plan in state.releases:
+        yield release, Keep.RELEASED, release[:SHORT]
+        yield plan, Keep.RELEASED, release[:SHORT]
+        yield state.recipe(plan).policy, Keep.RELEASED, release[:SHORT]
+    for run in state.running():
+        for digest in _held_by(run):
+            yield digest, Keep.RUNNING, run.key[:SHORT]
+    for digest, plan in _asked_for(state, since):
+        yield digest, Keep.ASKED_FOR, plan[:SHORT]
+    for digest, publications in state.artifacts.items():
+        latest = publications[-1].ts
+        if latest >= since:
+            yield digest, Keep.YOUNG, latest
+
+
+def _held_by(run: Run) -> Iterable[Digest]:
+    return (parent.digest for parent in run.started.inputs)
+
+
+def _asked_for(state: State, since: str) -> Iterator[tuple[Digest, Digest]]:
+    """(artifact, plan): recipe, policy and what fills the slots, of plans asked for lately."""
+    lately = {p for p, asked in state.asked_at.items() if asked >= since and state.wants(p)}
+    for plan in sorted(lately):
+        yield plan, plan
+        yield state.recipe(plan).policy, plan
+    for (plan, _), run in state.filled.items():
+        if plan in lately:
+            for digest in state.runs[run].outputs.values():
+                yield digest, plan
+
+
+def _parents(state: State, digest: Digest) -> Iterator[Digest]:
+    for found in state.artifacts[digest]:
+        yield from (parent.digest for parent in found.fact.parents)

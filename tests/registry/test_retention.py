@@ -1,0 +1,130 @@
+"""Retention: every reason for keeping bytes, and that nothing else keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from registry.agenda import Agenda
+from registry.decide import Record
+from registry.retention import Keep, Kept, retention
+from schemas.artifact import Kind
+from schemas.digest import Digest
+from schemas.events import PlanCancelled, PlanRequested, TagMoved
+
+from .plan_world import CATALOG, World
+
+LATER = "2026-12-22T10:00:00.000000Z"
+GRACE = timedelta(days=14)
+
+
+def _kept(world: World) -> dict[Digest, Kept]:
+    return retention(world.state, LATER, GRACE)
+
+
+def _output(world: World, plan: Digest, slot: str, role: str) -> Digest:
+    return world.view(plan).slot(slot).outputs[role]
+
+
+def _tagged(world: World) -> Digest:
+    plan = world.plan()
+    world.run(plan)
+    world.state.releases.clear()
+    found = _output(world, plan, "conversion/prefill-8", "mlpackage")
+    world.record(TagMoved(name="best", digest=found))
+    return found
+
+
+def _released(world: World) -> Digest:
+    plan = world.plan()
+    return world.run(plan).slot("deployment").outputs["release"]
+
+
+def _running(world: World) -> Digest:
+    plan = world.plan()
+    world.dying = {"conversion/prefill-8"}
+    while not world.dead:
+        actions = Agenda(world.state, CATALOG, world.site, only=plan).actions(world.now)
+        if isinstance(actions[0], Record):
+            world.record(*actions[0].payloads)
+        else:
+            world._execute(actions[0], notice=False)
+    return _output(world, plan, "export/prefill-8", "export")
+
+
+def _asked_for(world: World) -> Digest:
+    plan = world.plan()
+    world.run(plan)
+    world.state.releases.clear()
+    world.now = LATER
+    world.record(PlanRequested(plan=plan))
+    return _output(world, plan, "conversion/prefill-8", "mlpackage")
+
+
+def _young(world: World) -> Digest:
+    world.now = LATER
+    return world._publish(Kind.DATASET, b"rows")
+
+
+def _shaped(world: World) -> Digest:
+    plan = world.plan()
+    world.run(plan)
+    return _output(world, plan, "training", "checkpoint")
+
+
+CASES: dict[Keep, Callable[[World], Digest]] = {
+    Keep.TAGGED: _tagged,
+    Keep.RELEASED: _released,
+    Keep.RUNNING: _running,
+    Keep.ASKED_FOR: _asked_for,
+    Keep.YOUNG: _young,
+    Keep.SHAPED: _shaped,
+}
+
+
+@pytest.mark.parametrize("reason", list(Keep))
+def test_every_reason_keeps(reason: Keep) -> None:
+    world = World()
+    digest = CASES[reason](world)
+    assert _kept(world)[digest].reason is reason
+    assert _kept(world)[digest].detail
+
+
+def test_what_nothing_points_at_is_not_kept_once_it_is_old() -> None:
+    world = World()
+    plan = world.plan()
+    world.run(plan)
+    world.state.releases.clear()
+    stray = world._publish(Kind.DATASET, b"rows")
+    assert retention(world.state, world.now, GRACE)[stray].reason is Keep.YOUNG
+    assert _kept(world) == {}
+
+
+def test_a_cancelled_plan_keeps_nothing() -> None:
+    world = World()
+    plan = world.plan()
+    world.run(plan)
+    world.state.releases.clear()
+    made = _output(world, plan, "conversion/prefill-8", "mlpackage")
+    world.now = LATER
+    world.record(PlanRequested(plan=plan))
+    assert made in _kept(world)
+    world.record(PlanCancelled(plan=plan))
+    assert made not in _kept(world)
+
+
+def test_all_that_shaped_a_release_is_kept_with_it() -> None:
+    world = World()
+    plan = world.plan(prefill=(8, 16))
+    release = world.run(plan).slot("deployment").outputs["release"]
+    kept = _kept(world)
+    waiting = [release]
+    while waiting:
+        digest = waiting.pop()
+        assert digest in kept
+        for found in world.state.artifacts[digest]:
+            waiting += [p.digest for p in found.fact.parents if p.digest in world.state.artifacts]
+    assert {plan, world.state.recipe(plan).policy} <= set(kept)
+    assert sum(one.reason is Keep.SHAPED for one in kept.values()) > 4
