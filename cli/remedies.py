@@ -5,30 +5,31 @@ from __future__ import annotations
 from registry.plans import Reason, SlotView
 from schemas.digest import SHORT, Digest
 
-_REMEDIES = {
-    Reason.SUCCEEDED: "",
-    Reason.REUSED: "",
-    Reason.RUNS: "Follow it with `still logs {run} --follow`.",
-    Reason.NEW: "It starts by itself at the next look.",
-    Reason.RETRY: "It starts by itself at the next look.",
-    Reason.INPUT_PENDING: "See `still why-not {slot}`.",
-    Reason.INPUT_FAILED: "See `still why-not {slot}`.",
-    Reason.INPUT_SKIPPED: "See `still why-not {slot}`.",
-    Reason.GATE_PENDING: "It is judged by itself at the next look.",
-    Reason.GATE_CLOSED: "Improve what it measures, change the policy, or take responsibility: "
-    "{waive}.",
-    Reason.RUN_FAILED: "Read `still logs {run}`, mend the cause, then {again}.",
-    Reason.RUN_DIED: "Read `still logs {run}`, mend the cause, then {again}.",
-    Reason.RUN_CANCELLED: "Ask for it anew: {again}.",
-    Reason.BACKING_OFF: "Wait, or have it tried at once: `still retry {run}`.",
-    Reason.OTHERS_UNSETTLED: "See `still why-not {slot}`.",
-    Reason.NOT_ASKED_FOR: "Ask for it: `still run {plan}`.",
-    Reason.WORKERS_BUSY: "Wait until a run ends, or raise `workers` in config.toml.",
-    Reason.PHASE_BUSY: "Wait until one of them ends, or raise `workers` of [phases.{phase}] in "
+REMEDIES = {
+    "succeeded": "",
+    "reused": "",
+    "runs": "Follow it with `still logs {run} --follow`.",
+    "new": "It starts by itself at the next look.",
+    "retry": "It starts by itself at the next look.",
+    "input_pending": "See `still why-not {slot}`.",
+    "input_failed": "See `still why-not {slot}`.",
+    "input_skipped": "See `still why-not {slot}`.",
+    "input_absent": "Publish the same content again, or let the run that made it make it again.",
+    "gate_pending": "It is judged by itself at the next look.",
+    "gate_closed": "Improve what it measures, change the policy, or take responsibility: {waive}.",
+    "run_failed": "Read `still logs {run}`, mend the cause, then {again}.",
+    "run_died": "Read `still logs {run}`, mend the cause, then {again}.",
+    "run_cancelled": "Ask for it anew: {again}.",
+    "backing_off": "Wait, or have it tried at once: `still retry {run}`.",
+    "others_unsettled": "See `still why-not {slot}`.",
+    "not_asked_for": "Ask for it: `still run {plan}`.",
+    "workers_busy": "Wait until a run ends, or raise `workers` in config.toml.",
+    "phase_busy": "Wait until one of them ends, or raise `workers` of [phases.{phase}] in "
     "config.toml.",
-    Reason.MEMORY_TAKEN: "Wait until a run ends, or raise `memory` in config.toml.",
-    Reason.NOT_ADVANCED: "Advance it: `still run {plan}`, or everything: `still watch`.",
+    "memory_taken": "Wait until a run ends, or raise `memory` in config.toml.",
+    "not_advanced": "Advance it: `still run {plan}`, or everything: `still watch`.",
 }
+"""Code of a reason -> what to do; every reason has one, and an empty one needs nothing."""
 
 
 def remedy_for(reason: Reason, slot: SlotView, *, plan: Digest, wanted: bool) -> str:
@@ -38,7 +39,7 @@ def remedy_for(reason: Reason, slot: SlotView, *, plan: Digest, wanted: bool) ->
     """
     run = slot.key[:SHORT] if slot.key else ""
     again = f"`still retry {run}`" if wanted else f"`still run {plan[:SHORT]}`"
-    return _REMEDIES[reason].format(
+    return REMEDIES[reason.code].format(
         run=run,
         slot=slot.source or slot.slot.id,
         plan=plan[:SHORT],
