@@ -26,6 +26,10 @@ _HEADER = 64
 """Bytes of the first line of `log.<attempt>.1`: how long the beginning is, what was left out."""
 
 
+_LINE = 4096
+"""Bytes within which a line is looked for that a cut went through."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Log:
     """A log with a gap."""
@@ -144,12 +148,13 @@ def _longest(secrets: Iterable[str]) -> int:
 
 
 def _until_line_end(text: bytes, secrets: Sequence[str]) -> bytes:
-    """Without its last line, and without what may be the first part of a secret."""
+    """Without what may be the first part of a secret, and without the line that this cuts."""
     text = text[: max(0, len(text) - _longest(secrets))]
-    return text[: text.rfind(b"\n") + 1] or text + b"\n"
+    end = text.rfind(b"\n", max(0, len(text) - _LINE)) + 1
+    return text[:end] if end else text + b"\n"
 
 
 def _from_line_start(text: bytes, secrets: Sequence[str]) -> bytes:
-    """Without its first line, and without what may be the last part of a secret."""
+    """Without what may be the last part of a secret, and without the line that this cuts."""
     text = text[_longest(secrets) :]
-    return text[text.find(b"\n") + 1 :]
+    return text[text.find(b"\n", 0, _LINE) + 1 :]
