@@ -19,59 +19,39 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import peers
-from blake3 import blake3
-from finished import ROOT
+from imagined import NOW, SITE, Imagined, about, imagine, name, published
 
 from phases.catalog import CATALOG
-from registry.admission import admissions
 from registry.agenda import Agenda
-from registry.decide import Start
-from registry.fold import State
-from registry.plans import Site, SlotView
-from schemas import canonical
-from schemas.artifact import Kind, Parent
+from schemas.artifact import Kind
 from schemas.digest import Digest
-from schemas.event import GENESIS, Actor, Event
 from schemas.events import (
-    ArtifactPublished,
     GateWaived,
     Payload,
     PlanCancelled,
     PlanRequested,
     RunFailed,
     RunRetried,
-    RunStarted,
-    RunSucceeded,
     TagMoved,
 )
-from schemas.limits import Limits
-from schemas.policy import Check, Policy, phase_of
-from schemas.recipe import Recipe
-from schemas.report import Metric
 
-NOW = "2026-11-22T10:00:00.000000Z"
 LATER = "2027-11-22T10:00:00.000000Z"
+IDLE_HANDLERS = 1_000
 IDLE_PASSES = 201
 DAGSTER_ASSETS = (100, 300, 1_000)
-
-_ACTOR = Actor(user="u", host="h")
-_HALF = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large a world is."""
+    """How large a registry single events meet."""
 
     handlers: int
     artifacts: int
@@ -81,199 +61,16 @@ class Size:
 
 FULL = Size(handlers=10_000, artifacts=1_000_000, rounds=30)
 QUICK = Size(handlers=1_000, artifacts=50_000, rounds=5)
-IDLE = Size(handlers=1_000, artifacts=0, rounds=0)
-
-
-def name(text: str) -> Digest:
-    """A digest for a made-up thing."""
-    return blake3(text.encode()).hexdigest()
-
-
-ENVIRONMENT = name("environment")
-SITE = Site(
-    environment=ENVIRONMENT, versions={tool: "1" for spec in CATALOG for tool in spec.tools}
-)
-
-
-# -- a world in memory --------------------------------------------------------------------------
-
-
-@dataclass
-class World:
-    """A state, the agenda over it, and events that were never in a ledger."""
-
-    policy: Policy
-    recipe: dict[str, Any]
-    """The tiny recipe's document; every plan is a variant of it."""
-    chance: Random
-    state: State = field(default_factory=State)
-    plans: list[Digest] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.agenda = Agenda(self.state, CATALOG, SITE)
-        facts = {"metrics": [m.to_json() for m in passing(self.policy, "environment")]}
-        self.take(_published(ENVIRONMENT, Kind.ENVIRONMENT, origin="probe", facts=facts))
-        document = self.policy.to_json()
-        self.recipe["policy"] = name(str(document))
-        self.take(_published(self.recipe["policy"], Kind.POLICY, facts={"policy": document}))
-
-    def events(self, payloads: Sequence[Payload]) -> list[bytes]:
-        """The next batch, as the ledger would hold it."""
-        found = []
-        for place, payload in enumerate(payloads, start=1):
-            event = Event(
-                seq=self.state.seq + place,
-                prev=GENESIS,
-                ts=NOW,
-                type=payload.TYPE,
-                v=1,
-                actor=_ACTOR,
-                batch=f"{place}/{len(payloads)}",
-                data=payload.to_json(),
-            )
-            found.append(canonical.encode(event.to_json()))
-        return found
-
-    def take(self, *payloads: Payload) -> None:
-        """Let one batch arrive."""
-        for line in self.events(payloads):
-            self.hear(line)
-
-    def hear(self, line: bytes) -> None:
-        """Fold one event, and note what it can change."""
-        event = Event.model_validate_json(line)
-        self.state.apply(event)
-        self.agenda.note(event)
-
-    def decide(self) -> tuple[Payload, ...] | Start | None:
-        """What is to be done next: facts to record, else a run to start, else nothing."""
-        facts = self.agenda.facts(NOW)
-        if facts:
-            return facts
-        for admitted in admissions(self.agenda.starts(), (), Limits()):
-            return admitted.start
-        return None
-
-    def publish_recipe(self) -> Digest:
-        """A plan that nobody asked for before; it is published, and not asked for yet."""
-        document = self.recipe | {"dataset": dict(self.recipe["dataset"])}
-        document["dataset"]["seed"] = len(self.plans)
-        recipe = Recipe.model_validate(document)
-        plan = name(str(recipe.to_json()))
-        self.plans.append(plan)
-        self.take(_published(plan, Kind.RECIPE, facts={"recipe": recipe.to_json()}))
-        return plan
-
-    def ready(self, plan: Digest) -> Start | None:
-        """The first run of a plan that may start, once every fact is recorded."""
-        while facts := self.agenda.facts(NOW):
-            self.take(*facts)
-        return next((start for start in self.agenda.starts() if start.plan == plan), None)
-
-    def advance(self, plan: Digest, runs: int) -> None:
-        """Ask for a plan and carry out so many of its runs; the next one, if any, is left going."""
-        self.take(PlanRequested(plan=plan))
-        for _ in range(runs):
-            start = self.ready(plan)
-            if start is None:
-                return
-            self.take(self.started(start))
-            self.take(*self.succeeded(start))
-        start = self.ready(plan)
-        if start is not None:
-            self.take(self.started(start))
-
-    def started(self, start: Start) -> RunStarted:
-        """That a run begins."""
-        view = start.view
-        around = Parent(role="environment", digest=ENVIRONMENT, circumstance=True)
-        return RunStarted(
-            **_run(start),
-            phase_version=view.spec.version,
-            inputs=(*view.inputs, around),
-            params=dict(view.params),
-            tools=dict(view.tools),
-        )
-
-    def succeeded(self, start: Start) -> tuple[Payload, ...]:
-        """That it ended well: what it made, and the end."""
-        view = start.view
-        made = [self._made(view, role) for role in (made.role for made in view.spec.makes)]
-        outputs = tuple(Parent(role=fact.role or "", digest=fact.digest) for fact in made)
-        return (*made, RunSucceeded(**_run(start), outputs=outputs, seconds=1))
-
-    def _made(self, view: SlotView, role: str) -> ArtifactPublished:
-        assert view.key is not None  # noqa: S101  # what starts has a key
-        facts: dict[str, Any] = {}
-        if role == "report":
-            measured = passing(self.policy, view.spec.name)
-            subject = name(f"{view.key} {view.spec.makes[0].role}")
-            facts = {"subject": subject, "metrics": [m.to_json() for m in measured]}
-        elif view.spec.seals:
-            facts = {"depends_on": self.state.seq}
-        kind = next(made.kind for made in view.spec.makes if made.role == role)
-        digest = name(f"{view.key} {role}")
-        return _published(digest, kind, origin="run", run=view.key, role=role, facts=facts)
-
-
-def _run(start: Start) -> dict[str, Any]:
-    view = start.view
-    return {
-        "run": view.key,
-        "phase": view.spec.name,
-        "plan": start.plan,
-        "slot": view.slot.id,
-        "attempt": view.attempt,
-    }
-
-
-def _published(digest: Digest, kind: Kind, **more: Any) -> ArtifactPublished:  # noqa: ANN401
-    return ArtifactPublished.model_validate(
-        {"digest": digest, "kind": kind, "form": "blob", "size": 1, "origin": "imported"} | more
-    )
-
-
-def passing(policy: Policy, phase: str) -> tuple[Metric, ...]:
-    """Metrics with which every gate of a phase passes."""
-    rules = [rule for gate, rule in policy.gates.items() if phase_of(gate) == phase]
-    checks: dict[str, Check] = {check.metric: check for rule in rules for check in rule.checks}
-    return tuple(
-        Metric(name=check.metric, value=check.value, n=check.min_n or None)
-        for check in checks.values()
-    )
-
-
-def build(size: Size) -> World:
-    """A world with so many handlers: every second plan finished, the others anywhere."""
-    sys.path.insert(0, str(ROOT))
-    from tests.pipeline.tiny import POLICY, RECIPE
-
-    recipe = tomllib.loads(RECIPE)
-    recipe["teacher"]["model"] = name("teacher")
-    recipe["dataset"]["sources"][0]["questions"] = name("questions")
-    world = World(
-        policy=Policy.model_validate(tomllib.loads(POLICY)), recipe=recipe, chance=Random(7)
-    )
-    handlers = 0
-    while handlers < size.handlers:
-        plan = world.publish_recipe()
-        slots = sum(len(spec.slots(world.state.recipe(plan))) for spec in CATALOG)
-        finished = world.chance.random() < _HALF
-        world.advance(plan, slots if finished else world.chance.randrange(slots))
-        handlers += slots
-    while len(world.state.artifacts) < size.artifacts:
-        world.take(_published(name(f"source {world.state.seq}"), Kind.SOURCE))
-    return world
 
 
 # -- measuring ----------------------------------------------------------------------------------
 
 
-def history(world: World, rounds: int) -> Iterator[tuple[str, tuple[Payload, ...]]]:
+def history(world: Imagined, rounds: int) -> Iterator[tuple[str, tuple[Payload, ...]]]:
     """Events of every sort, each told what it is; they follow from what was decided before."""
     for place in range(rounds):
         source = name(f"late source {place}")
-        yield "an artifact that nobody needs", (_published(source, Kind.SOURCE),)
+        yield "an artifact that nobody needs", (published(source, Kind.SOURCE),)
         yield "a tag", (TagMoved(name=f"t{place}", digest=source),)
         plan = world.publish_recipe()
         yield "a plan is asked for", (PlanRequested(plan=plan),)
@@ -282,7 +79,7 @@ def history(world: World, rounds: int) -> Iterator[tuple[str, tuple[Payload, ...
         yield "a plan is cancelled", (PlanCancelled(plan=plan),)
 
 
-def _runs(world: World, plan: Digest) -> Iterator[tuple[str, tuple[Payload, ...]]]:
+def _runs(world: Imagined, plan: Digest) -> Iterator[tuple[str, tuple[Payload, ...]]]:
     """One run of a plan ends well, the next fails and is tried again."""
     start = world.ready(plan)
     assert start is not None  # noqa: S101  # a new plan has something to start
@@ -295,13 +92,13 @@ def _runs(world: World, plan: Digest) -> Iterator[tuple[str, tuple[Payload, ...]
     start = world.ready(plan)
     assert start is not None  # noqa: S101  # every gate passed
     world.take(world.started(start))
-    failed = RunFailed(**_run(start), code="x", message="broke", remedy="mend", seconds=1)
+    failed = RunFailed(**about(start), code="x", message="broke", remedy="mend", seconds=1)
     yield "a run fails", (failed,)
     assert start.view.key is not None  # noqa: S101
     yield "a retry is asked for", (RunRetried(run=start.view.key),)
 
 
-def _waiver(world: World) -> GateWaived:
+def _waiver(world: Imagined) -> GateWaived:
     """Of a verdict that some plan rests on."""
     gate, subject, _, _ = world.chance.choice(list(world.state.verdicts))
     return GateWaived(gate=gate, subject=subject, author="a", reason="r", until=LATER)
@@ -317,7 +114,7 @@ class Timed:
     """Slots that were looked at."""
 
 
-def time_events(world: World, rounds: int) -> list[Timed]:
+def time_events(world: Imagined, rounds: int) -> list[Timed]:
     """Let events arrive one by one; a batch counts as one."""
     found = []
     for what, payloads in history(world, rounds):
@@ -332,7 +129,7 @@ def time_events(world: World, rounds: int) -> list[Timed]:
     return found
 
 
-def time_idle(world: World) -> tuple[list[float], float]:
+def time_idle(world: Imagined) -> tuple[list[float], float]:
     """Seconds of passes with nothing new, and of assessing every handler anew."""
     world.decide()
     passes = []
@@ -362,7 +159,7 @@ def time_dagster(programs: Path, assets: int) -> dict[str, Any]:
 # -- telling ------------------------------------------------------------------------------------
 
 
-def tell_idle(world: World) -> float:
+def tell_idle(world: Imagined) -> float:
     """Print what a pass costs; the median in seconds."""
     passes, anew = time_idle(world)
     median = statistics.median(passes)
@@ -373,7 +170,7 @@ def tell_idle(world: World) -> float:
     return median
 
 
-def tell_events(world: World, rounds: int) -> None:
+def tell_events(world: Imagined, rounds: int) -> None:
     """Print what an event costs, sort by sort."""
     times = time_events(world, rounds)
     print(f"one event over {count(world)} and {len(world.state.artifacts):,} artifacts:")
@@ -389,7 +186,7 @@ def _row(what: str, times: Sequence[Timed]) -> None:
     print(f"  {what:30} p50 {1e3 * p50:7.3f} ms   p99 {1e3 * p99:7.3f} ms   ≤ {most} slots")
 
 
-def count(world: World) -> str:
+def count(world: Imagined) -> str:
     """How many handlers there are, in words."""
     plans = world.state.wanted()
     slots = sum(len(spec.slots(world.state.recipe(p))) for p in plans for spec in CATALOG)
@@ -403,7 +200,7 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 def main(arguments: argparse.Namespace) -> None:
     """Idle passes beside Dagster's, then events."""
-    median = tell_idle(build(IDLE))
+    median = tell_idle(imagine(handlers=IDLE_HANDLERS, artifacts=0))
     if not arguments.no_peer:
         with peers.folder(arguments.peers) as cache:
             programs = peers.install(cache, "dagster")
@@ -415,7 +212,7 @@ def main(arguments: argparse.Namespace) -> None:
                     f"{theirs:.2f} s, {theirs / median:,.0f} x our pass"
                 )
     size = QUICK if arguments.quick else FULL
-    world = build(size)
+    world = imagine(handlers=size.handlers, artifacts=size.artifacts)
     gc.collect()
     tell_events(world, size.rounds)
 

@@ -37,12 +37,16 @@ LONGEST_PAUSE = 1.2
 """Seconds between two kills, at most; drawn evenly."""
 
 ROLES = {"publisher": 2, "run": 1, "daemon": 1, "projector": 1, "reader": 1}
-"""Role -> processes of it at once. Workers are started by `run` and the daemon."""
+"""Role -> processes of it at once."""
 
-WORKER = "worker"
+WORKER, WARM = "worker", "warm worker"
+"""One that has a run, and one that waits for a run; `run` and the daemon start them."""
 
 _LIMITS = "attempts = 100\nbackoff = 0.05\n"
 """A worker that is killed for the fourth time is not at fault."""
+
+_LONGEST_GOODBYE = 10.0
+"""Seconds in which a waiting worker must notice that it is no longer needed."""
 
 _TOO_MANY = 10_000
 """Examples that no data set here can have."""
@@ -237,7 +241,7 @@ class Cast:
 
     def kill(self) -> None:
         """Kill one process of a role that was killed least often so far, if one is alive."""
-        roles = [*ROLES, WORKER]
+        roles = [*ROLES, WORKER, WARM]
         self.chance.shuffle(roles)
         for role in sorted(roles, key=lambda r: self.killed[r]):
             found = self._alive(role)
@@ -254,8 +258,9 @@ class Cast:
             process.wait(60)
 
     def _alive(self, role: str) -> list[int]:
-        if role == WORKER:
-            return workers(self.registry)
+        if role in {WORKER, WARM}:
+            found = workers(self.registry)
+            return [pid for pid, has_run in found.items() if has_run == (role == WORKER)]
         return [p.pid for name, p in self.playing if name == role and p.poll() is None]
 
     def _start(self, role: str) -> None:
@@ -287,20 +292,31 @@ class Cast:
             self.surprises.append(f"{log.stem} ended with {code}: {told[-2000:]}")
 
 
-def workers(registry: Path) -> list[int]:
-    """Processes that hold the lock of one of this registry's runs, and are no reactor."""
-    runs = f"{registry.resolve()}/runs/"
-    found = []
+def workers(registry: Path) -> dict[int, bool]:
+    """Process ids of this registry's live workers; whether each one has a run."""
+    root = str(registry.resolve())
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if b"phases.worker" not in (folder / "cmdline").read_bytes():
-                continue
-            held = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"phases.worker" in words and root.encode() in words:
+                held = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
+                found[int(folder.name)] = any(
+                    name.startswith(f"{root}/runs/") and name.endswith("/lock") for name in held
+                )
         except OSError:  # it ended meanwhile
             continue
-        if any(name.startswith(runs) and name.endswith("/lock") for name in held):
-            found.append(int(folder.name))
     return found
+
+
+def left_behind(registry: Path) -> list[str]:
+    """Complaints about workers that outlive everything that they could work for."""
+    deadline = time.monotonic() + _LONGEST_GOODBYE
+    while found := workers(registry):
+        if time.monotonic() > deadline:
+            return [f"process {pid} is a worker that nobody needs" for pid in found]
+        time.sleep(0.1)
+    return []
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -322,6 +338,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"seed {arguments.seed}: {cast.killed.total()} kills", end=" ")
         print(f"in {time.monotonic() - begun:.0f} s: {dict(sorted(cast.killed.items()))}")
         problems = cast.surprises + Aftermath(registry, cast.folder, must_fail).problems()
+        problems += left_behind(registry)
     for problem in problems:
         print(f"BROKEN: {problem}")
     return 1 if problems else 0
