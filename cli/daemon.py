@@ -23,7 +23,7 @@ from types import FrameType
 
 from cli import intake, recipes
 from cli.documents import read_document
-from cli.inbox import Inbox, Item, changed, unfinished_part
+from cli.inbox import Inbox, Item, changed, is_utf8, unfinished_part
 from cli.wiring import Session
 from phases.reactor import Reactor
 from phases.wakeups import Wakeups
@@ -252,7 +252,7 @@ class _Daemon:
             self._refuse(item, told)
 
     def _publish(self, item: Item) -> None:
-        _require_readable(item)
+        _require_whole(item)
         if item.kind is Kind.RECIPE:
             self._publish_recipe(item.path)
             return
@@ -318,11 +318,17 @@ def _required(inbox: Path) -> Path:
     return inbox
 
 
-def _require_readable(item: Item) -> None:
-    """Raises InputError when it could not be looked at, or a download in it is not finished."""
+def _require_whole(item: Item) -> None:
+    """Raises InputError: it can not be looked at or named, or a download in it is not finished."""
     with reading(item.path):
         if item.fault:
             raise item.fault
+    if not is_utf8(item.path.name):
+        raise InputError(
+            f"The name of {shown(item.path)} is not UTF-8, and no event can hold it.",
+            remedy="Rename it; it is looked at again then.",
+            code="inbox.not_utf8",
+        )
     part = unfinished_part(item)
     if part is not None:
         raise InputError(

@@ -99,6 +99,15 @@ def changed(item: Item) -> bool:
         return False
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is text; on Linux it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def unfinished_part(item: Item) -> str | None:
     """A file inside of it that a download or a copy has not finished, if there is one."""
     for name, *_ in item.signature:

@@ -123,7 +123,7 @@ def test_a_plan_that_is_done_is_one_line(
     assert lines == ["small  <digest>  7/7 filled  gates: 3 pass  done"]
 
 
-def test_of_fifty_plans_those_are_shown_that_move_and_the_others_are_counted(
+def test_of_many_plans_those_are_shown_that_move_and_the_others_are_counted(
     session: Session, recorder: Recorder, policy: Path
 ) -> None:
     finished = recorder.plan(policy)
@@ -131,7 +131,7 @@ def test_of_fifty_plans_those_are_shown_that_move_and_the_others_are_counted(
     export = {"prefill": [16], "primary": 16}
     waiting = [
         recorder.plan(policy, name=f"wait-{place:02}", export={**export, "decode_capacity": place})
-        for place in range(32, 80)
+        for place in range(32, 52)
     ]
     moving = recorder.plan(policy, name="moves", **OTHER)
     view, key = _start(session, moving, "export/prefill-32")
@@ -148,7 +148,7 @@ def test_of_fifty_plans_those_are_shown_that_move_and_the_others_are_counted(
         "wait-33  <digest>  3/7 fill",
         "  · export/decode-33",
         "wait-34  <digest>  3/7 fill",
-        "  plans: 45 more · 1 done",
+        "  plans: 17 more · 1 done",
     ]
 
 
@@ -191,8 +191,8 @@ def test_events_scroll_by_above_and_the_board_follows_them(
         reactor.refresh()
         drawn.draw()
         shown = screen.getvalue()
+        drawn.draw()
+        assert screen.getvalue() == shown, "nothing new is not drawn again"
     assert "run.succeeded      export/prefill-32 in 1.0 s" in shown
     assert "gate.evaluated     export.parity over" in shown
     assert "4/7 filled · 3 blocked" in shown
-    drawn.draw()
-    assert screen.getvalue().count("4/7 filled") == 1, "nothing new is not drawn again"
