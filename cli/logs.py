@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -184,8 +183,10 @@ class _Printer:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
+        self._spelt = [secret.encode() for secret in secrets]
         # A secret of several lines is only recognised whole.
-        self._kept_back = max((len(s.encode()) for s in secrets if "\n" in s), default=0)
+        self._kept_back = max((len(s) for s in self._spelt if b"\n" in s), default=0)
+        self._longest = max(map(len, self._spelt), default=0)
         self._rest = b""
 
     def first(self, data: bytes, tail: int | None) -> None:
@@ -193,21 +194,33 @@ class _Printer:
         if tail is None:
             self.more(data)
             return
-        lines = deque(self._scrubbed(data).splitlines(keepends=True), maxlen=tail)
-        if lines and not lines[-1].endswith(b"\n"):
-            self._rest = lines.pop()
-        self._write(b"".join(lines))
+        self._rest = data
+        lines = self._scrubbed(self._taken()).splitlines(keepends=True)
+        waiting = len(self._rest.splitlines())
+        self._write(b"".join(lines[len(lines) - max(0, min(tail - waiting, len(lines))) :]))
+        if tail == 0:
+            self._rest = b""
 
     def more(self, data: bytes) -> None:
         """Take in what came; the line that is not complete yet waits."""
         self._rest += data
-        room = len(self._rest) - self._kept_back
-        end = self._rest.rfind(b"\n", 0, max(0, room)) + 1
+        self._write(self._scrubbed(self._taken()))
+
+    def _taken(self) -> bytes:
+        """Take what can be told off the rest: whole lines, and no part of a secret."""
+        room = max(0, len(self._rest) - self._kept_back)
+        end = self._rest.rfind(b"\n", 0, room) + 1
         if not end and room > _LONGEST_LINE:
-            end = room - max((len(s.encode()) for s in self._secrets), default=0)
-        if end:
-            self._write(self._scrubbed(self._rest[:end]))
-            self._rest = self._rest[end:]
+            end = room - self._longest
+        while spanning := [
+            place
+            for secret in self._spelt
+            if (place := self._rest.find(secret, max(0, end - len(secret) + 1))) != -1
+            and place < end < place + len(secret)
+        ]:
+            end = min(spanning)
+        taken, self._rest = self._rest[:end], self._rest[end:]
+        return taken
 
     def end(self) -> None:
         """Write what is left."""

@@ -44,6 +44,8 @@ class Recorder:
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
     """Slot -> metrics that its report has instead."""
     failing: set[str] = field(default_factory=set)
+    going_on: set[str] = field(default_factory=set)
+    """Slots whose runs are recorded as started and not heard of again."""
     checkpoint_stored: bool = True
 
     def plan(self, policy: Path, **changes: Any) -> Digest:
@@ -133,6 +135,8 @@ class Recorder:
                 )
             ]
         )
+        if view.slot.id in self.going_on:
+            return
         if view.slot.id in self.failing:
             failed = RunFailed(
                 **common, code="x.broke", message="It broke.", remedy="Mend it.", seconds=1
