@@ -25,6 +25,8 @@ VERBS = {
     "cat": "cli.read",
     "checkout": "cli.read",
     "lineage": "cli.ancestry",
+    "diff": "cli.comparison",
+    "blame": "cli.comparison",
     "log": "cli.history",
     "sql": "cli.query",
     "tag": "cli.tags",
@@ -38,6 +40,7 @@ VERBS = {
     "why-not": "cli.whynot",
     "manifest": "cli.release",
     "verify": "cli.release",
+    "audit": "cli.audit",
     "fsck": "cli.health",
     "doctor": "cli.health",
 }

@@ -1,14 +1,19 @@
-"""What made a run's key new: the run beside the nearest earlier one of its slot. Pure."""
+"""What differs between two runs, part by part of their keys; and the run to compare one with. Pure.
+
+Rules: parameters are told by their dotted names, one difference each; verdicts, which a sealing run
+has among its parameters, by the gate and the slot that they are about.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from registry.fold import Run, State
 
-_ABSENT = "absent"
+ABSENT = "absent"
+_VERDICTS = "verdicts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +21,7 @@ class Difference:
     """One part of the run key that was not the same."""
 
     what: str
-    """`phase`, `input`, `parameter` or `tool`."""
+    """`phase`, `input`, `parameter`, `gate` or `tool`."""
     name: str
     before: str
     after: str
@@ -39,25 +44,47 @@ def nearest_earlier(state: State, run: Run) -> Run | None:
 
 
 def differences(earlier: Run, run: Run) -> tuple[Difference, ...]:
-    """Every part of the key that differs: phase version, inputs, parameters, tools."""
+    """Every part of the key that differs: phase version, inputs, parameters, verdicts, tools.
+
+    Empty only for two runs of one key.
+    """
     before, after = earlier.started, run.started
     parts: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any]], ...] = (
         ("phase", {"version": before.phase_version}, {"version": after.phase_version}),
         ("input", _inputs(earlier), _inputs(run)),
-        ("parameter", before.params, after.params),
+        ("parameter", _parameters(earlier), _parameters(run)),
+        ("gate", _verdicts(earlier), _verdicts(run)),
         ("tool", before.tools, after.tools),
     )
-    return tuple(
-        Difference(
-            what=what,
-            name=name,
-            before=_text(old.get(name, _ABSENT)),
-            after=_text(new.get(name, _ABSENT)),
-        )
-        for what, old, new in parts
-        for name in dict.fromkeys((*old, *new))
-        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
-    )
+    found = tuple(d for what, old, new in parts for d in compared(what, old, new))
+    if found or earlier.key == run.key:
+        return found
+    judged = [before.params.get(_VERDICTS, ABSENT), after.params.get(_VERDICTS, ABSENT)]
+    return tuple(compared("gate", {_VERDICTS: judged[0]}, {_VERDICTS: judged[1]}))
+
+
+def compared(
+    what: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[Difference]:
+    """What two sets of named values do not have in common."""
+    for name in dict.fromkeys((*before, *after)):
+        old, new = before.get(name, ABSENT), after.get(name, ABSENT)
+        if old != new:
+            yield Difference(what=what, name=name, before=_text(old), after=_text(new))
+
+
+def flattened(value: object, name: str = "") -> dict[str, Any]:
+    """Nested values by their dotted names; an empty list or object is a value itself."""
+    if isinstance(value, Mapping) and value:
+        items = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, (list, tuple)) and value:
+        items = [(str(place), item) for place, item in enumerate(value)]
+    else:
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, item in items:
+        found |= flattened(item, f"{name}.{key}" if name else key)
+    return found
 
 
 def _inputs(run: Run) -> dict[str, str]:
@@ -68,6 +95,21 @@ def _inputs(run: Run) -> dict[str, str]:
             before = found.get(parent.role)
             found[parent.role] = f"{before} {parent.digest}" if before else parent.digest
     return found
+
+
+def _parameters(run: Run) -> dict[str, Any]:
+    params = {name: value for name, value in run.started.params.items() if name != _VERDICTS}
+    return flattened(params) if params else {}
+
+
+def _verdicts(run: Run) -> dict[str, str]:
+    """Gate and slot -> what was said; not in which event, nor over which of its own inputs."""
+    return {
+        f"{row['gate']} {row['slot']}": f"{row['verdict']}, waived"
+        if row["waiver_seq"]
+        else str(row["verdict"])
+        for row in run.started.params.get(_VERDICTS, ())
+    }
 
 
 def _text(value: object) -> str:

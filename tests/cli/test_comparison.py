@@ -1,0 +1,386 @@
+"""The verbs `diff` and `blame`: nearest cause first, and which event changed a metric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cli import origins
+from cli.origins import Subject
+from cli.wiring import Session
+from registry.fold import State
+from registry.plans import PlanView
+from schemas.artifact import Kind, Parent
+from schemas.event import GENESIS, Actor, Event
+from schemas.events import ArtifactPublished, Payload, RunStarted, RunSucceeded
+
+from .conftest import Still
+from .recorded import Recorder
+
+ONE_SHAPE: dict[str, Any] = {"prefill": [8], "primary": 8}
+FEWER_THREADS = ONE_SHAPE | {"threads": 1}
+
+
+@pytest.fixture
+def recorder(session: Session, tmp_path: Path) -> Recorder:
+    return Recorder(session=session, scratch=tmp_path / "scratch")
+
+
+@pytest.fixture
+def first(recorder: Recorder, policy: Path) -> PlanView:
+    return recorder.run(recorder.plan(policy, export=ONE_SHAPE))
+
+
+@pytest.fixture
+def second(recorder: Recorder, policy: Path, first: PlanView) -> PlanView:  # noqa: ARG001  # it is the later one
+    """The same with one parameter of the export changed, which made it worse."""
+    recorder.measured = {"export/prefill-8": {"parity.max_abs": 0.09, "archive.max_abs": 0.0}}
+    return recorder.run(recorder.plan(policy, export=FEWER_THREADS))
+
+
+def made(view: PlanView, slot: str, role: str) -> str:
+    return view.slot(slot).outputs[role]
+
+
+def causes(told: Any) -> list[tuple[int, list[str], str, str, str, str]]:
+    return [tuple(c.values()) for c in told["causes"]]
+
+
+# -- diff ---------------------------------------------------------------------------------------
+
+THREADS = ("parameter", "threads", "2", "1")
+
+
+def test_the_cause_is_found_behind_whatever_followed_from_it(
+    still: Still, first: PlanView, second: PlanView
+) -> None:
+    for slot, role, path in (
+        ("export/prefill-8", "export", []),
+        ("conversion/prefill-8", "mlpackage", ["export"]),
+        ("verification/prefill-8", "report", ["contract"]),
+        ("deployment", "release", ["export/prefill-8"]),
+    ):
+        told = still("diff", made(first, slot, role), made(second, slot, role), "--json").json
+        assert causes(told) == [(len(path), path, *THREADS)]
+        assert path in [c["path"] for c in told["consequences"]] or not path
+
+
+def test_two_plans_differ_in_their_recipes_and_in_what_filled_their_slots(
+    still: Still, first: PlanView, second: PlanView
+) -> None:
+    told = still("diff", first.plan, second.plan, "--json").json
+    assert causes(told) == [(0, [], "recipe", "export.threads", "2", "1")]
+    assert [c["name"] for c in told["consequences"]] == [
+        "export/prefill-8",
+        "conversion/prefill-8",
+        "verification/prefill-8",
+        "deployment",
+    ]
+    (changed,) = [m for m in told["metrics"] if m["name"] == "parity.max_abs"]
+    assert (changed["before"]["value"], changed["after"]["value"]) == (0.01, 0.09)
+    assert changed["change"] == pytest.approx(0.08)
+
+
+def test_runs_are_compared_by_their_keys(still: Still, first: PlanView, second: PlanView) -> None:
+    slot = "export/prefill-8"
+    one, other = first.slot(slot).key, second.slot(slot).key
+    assert one
+    assert other
+    told = still("diff", one[:10], other[:10], "--json").json
+    assert told["a"] == {"kind": f"run of {slot}", "digest": one}
+    assert causes(told) == [(0, [], *THREADS)]
+    mixed = still("diff", one[:10], made(second, slot, "export"))
+    assert mixed.code == 2
+    assert "one is a run" in mixed.err
+
+
+def test_metrics_and_gates_stand_side_by_side(
+    still: Still, recorder: Recorder, policy: Path, first: PlanView
+) -> None:
+    recorder.measured = {"export/prefill-8": {"parity.max_abs": 0.5}}
+    worse = recorder.run(recorder.plan(policy, export=FEWER_THREADS))
+    slot = "export/prefill-8"
+    rows = still("diff", made(first, slot, "export"), made(worse, slot, "export")).rows
+    assert ["metric", slot, "parity.max_abs", "was 0.01 (n = 8), then 0.5 (n = 8)", "+0.49"] in rows
+    assert ["gate", slot, "export.parity", "was pass, then fail"] in rows
+    assert [r[0] for r in rows] == sorted((r[0] for r in rows), key=ORDER.index)
+    plans = still("diff", first.plan, worse.plan).rows
+    assert ["gate", slot, "export.parity", "was pass, then fail"] in plans
+    still(
+        "waive",
+        "export.parity",
+        made(worse, slot, "export"),
+        "--reason",
+        "r",
+        "--until",
+        "2099-01-01",
+    )
+    rows = still("diff", made(first, slot, "report"), made(worse, slot, "report")).rows
+    assert ["gate", slot, "export.parity", "was pass, then fail, waived"] in rows
+
+
+ORDER = ["compared", "cause", "beside", "follows", "metric", "gate"]
+
+
+def test_a_changed_policy_is_told_by_its_thresholds(
+    still: Still, recorder: Recorder, policy: Path, first: PlanView
+) -> None:
+    policy.write_text(policy.read_text(encoding="utf-8").replace("0.1 }", "0.2 }"), "utf-8")
+    looser = recorder.run(recorder.plan(policy, export=ONE_SHAPE))
+    told = still("diff", first.plan, looser.plan, "--json").json
+    assert causes(told) == [
+        (1, ["policy"], "policy", "gates.export.parity.checks.0.value", "0.1", "0.2")
+    ]
+    releases = (made(view, "deployment", "release") for view in (first, looser))
+    assert causes(still("diff", *releases, "--json").json) == causes(told)
+
+
+def test_the_same_thing_is_identical_to_itself(still: Still, first: PlanView) -> None:
+    for ref in (first.plan, first.slot("deployment").key, "release@latest"):
+        answer = still("diff", str(ref), str(ref))
+        assert (answer.code, answer.out) == (0, "identical\n")
+        told = still("diff", str(ref), str(ref), "--json").json
+        assert told["identical"]
+        assert not told["causes"]
+        assert not any(row["differs"] for row in told["metrics"] + told["gates"])
+
+
+def test_artifacts_of_two_kinds_or_of_two_slots_say_so(
+    still: Still, recorder: Recorder, policy: Path
+) -> None:
+    view = recorder.run(recorder.plan(policy))
+    slots = [f"export/prefill-{length}" for length in (8, 16)]
+    told = still("diff", *(made(view, slot, "export") for slot in slots), "--json").json
+    assert causes(told)[0] == (0, [], "slot", "", *slots)
+    assert [m["slot"] for m in told["metrics"]] == [" · ".join(slots)]
+    same = still("diff", made(view, slots[0], "export"), made(view, slots[0], "report"), "--json")
+    assert causes(same.json) == [(0, [], "output", "", "export", "report")]
+    kinds = still("diff", view.plan, "policy@latest", "--json").json
+    assert causes(kinds) == [(0, [], "kind", "", "recipe", "policy")]
+
+
+@pytest.mark.usefixtures("first")
+def test_a_reference_that_names_nothing_is_refused(still: Still) -> None:
+    answer = still("diff", "release@latest", "nothing", "--json")
+    assert (answer.code, answer.out) == (2, "")
+
+
+# -- diff, over any history -----------------------------------------------------------------------
+
+
+def key(number: int) -> str:
+    return f"{number:02x}" * 32
+
+
+def folded(payloads: list[Payload]) -> State:
+    return State().apply_all(
+        Event(
+            seq=seq,
+            prev=GENESIS,
+            ts="2026-11-22T10:00:00.000000Z",
+            type=payload.TYPE,
+            v=payload.VERSION,
+            actor=Actor(user="ada", host="h"),
+            batch="1/1",
+            data=payload.to_json(),
+        )
+        for seq, payload in enumerate(payloads, start=1)
+    )
+
+
+def run(number: int, inputs: list[tuple[str, int]], **more: Any) -> list[Payload]:
+    """A run that made the artifact of its own number."""
+    parents = tuple(Parent(role=role, digest=key(of)) for role, of in inputs)
+    common: dict[str, Any] = {
+        "run": key(100 + number),
+        "phase": "p",
+        "plan": key(99),
+        "slot": "p",
+        "attempt": 1,
+    }
+    started: dict[str, Any] = {"phase_version": 1, "params": {}, "tools": {}}
+    fact = ArtifactPublished(
+        digest=key(number),
+        kind=Kind.DATASET,
+        form="blob",
+        size=1,
+        origin="run",
+        run=key(100 + number),
+        role="made",
+        parents=parents,
+    )
+    outputs = (Parent(role="made", digest=key(number)),)
+    return [
+        RunStarted(**common, inputs=parents, **started | more),
+        fact,
+        RunSucceeded(**common, outputs=outputs, seconds=1),
+    ]
+
+
+def source(number: int) -> list[Payload]:
+    return [
+        ArtifactPublished(
+            digest=key(number), kind=Kind.SOURCE, form="blob", size=1, origin="imported"
+        )
+    ]
+
+
+def walked(state: State, one: int, other: int) -> origins.Walk:
+    return origins.walk(state, Subject(digest=key(one)), Subject(digest=key(other)))
+
+
+def told(changes: list[origins.Change]) -> list[tuple[Any, ...]]:
+    return [(c.path, c.what, c.name, c.before, c.after) for c in changes]
+
+
+def test_causes_come_nearest_first_and_equal_inputs_are_not_entered() -> None:
+    state = folded(
+        [
+            *source(1),
+            *source(2),
+            *source(3),
+            *run(11, [("a", 1), ("b", 3)], tools={"torch": "1"}),
+            *run(12, [("a", 2), ("b", 3)], tools={"torch": "2"}),
+            *run(21, [("x", 11), ("y", 3)], params={"n": {"k": 1, "l": 5}}),
+            *run(22, [("x", 12), ("y", 3)], params={"n": {"k": 2, "l": 5}}, phase_version=2),
+        ]
+    )
+    found = walked(state, 21, 22)
+    assert told(found.causes) == [
+        ((), "phase", "version", "1", "2"),
+        ((), "parameter", "n.k", "1", "2"),
+        (("x",), "tool", "torch", "1", "2"),
+        (("x", "a"), "content", "source", key(1), key(2)),
+    ]
+    assert told(found.consequences) == [(("x",), "input", "x", key(11), key(12))]
+
+
+def test_inputs_of_one_role_are_paired_without_those_that_both_have() -> None:
+    state = folded(
+        [
+            *[payload for n in range(1, 6) for payload in source(n)],
+            *run(11, [("s", 1), ("s", 2), ("s", 3)]),
+            *run(12, [("s", 3), ("s", 1), ("s", 4), ("s", 5)]),
+        ]
+    )
+    assert told(walked(state, 11, 12).causes) == [
+        ((), "input", "s", "absent", key(5)),
+        (("s",), "content", "source", key(2), key(4)),
+    ]
+
+
+def test_what_was_imported_on_one_side_only_is_the_cause() -> None:
+    state = folded(
+        [*source(1), *source(9), *run(2, [("s", 9)]), *run(3, [("x", 1)]), *run(4, [("x", 2)])]
+    )
+    assert told(walked(state, 3, 4).causes) == [(("x",), "origin", "", "imported", "run of p")]
+
+
+HISTORY = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9)), max_size=3),
+        st.integers(0, 2),
+    ),
+    min_size=2,
+    max_size=9,
+)
+
+
+@given(HISTORY)
+@settings(max_examples=150, deadline=None)
+def test_there_is_a_cause_exactly_when_two_things_differ_and_it_reads_backwards(
+    history: list[tuple[list[tuple[str, int]], int]],
+) -> None:
+    payloads = source(0)
+    for number, (inputs, steps) in enumerate(history, start=1):
+        behind = [(role, of % number) for role, of in inputs]
+        payloads += run(number, behind, params={"steps": steps})
+    state = folded(payloads)
+    last = len(history)
+    for other in range(last + 1):
+        forth, back = walked(state, other, last), walked(state, last, other)
+        assert bool(forth.causes) == (other != last)
+        swapped = {(c.path, c.what, c.name, c.after, c.before) for c in forth.causes}
+        if len({c.path for c in forth.causes}) == 1:
+            assert swapped == {(c.path, c.what, c.name, c.before, c.after) for c in back.causes}
+        distances = [c.distance for c in forth.causes]
+        assert distances == sorted(distances)
+
+
+# -- blame --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def third(recorder: Recorder, policy: Path, second: PlanView) -> PlanView:  # noqa: ARG001  # it is the later one
+    """Another key, the same value as the second."""
+    return recorder.run(recorder.plan(policy, export=ONE_SHAPE | {"threads": 3}))
+
+
+def test_blame_names_the_event_that_changed_the_metric_and_why(
+    still: Still, first: PlanView, second: PlanView, third: PlanView
+) -> None:
+    slot = "export/prefill-8"
+    (series,) = still("blame", made(third, slot, "report"), "parity.max_abs", "--json").json
+    assert [m["metric"]["value"] for m in series["history"]] == [0.01, 0.09, 0.09]
+    assert [m["run"] for m in series["history"]] == [
+        view.slot(slot).key for view in (first, second, third)
+    ]
+    assert [m["plans"] for m in series["history"]] == [[v.plan] for v in (first, second, third)]
+    assert series["history"][0]["releases"] == [made(first, "deployment", "release")]
+    assert series["history"][0]["actor"]["user"]
+    assert series["changed_by"] == series["history"][1]["event"]
+    assert tuple(series["because"].values()) == (0, [], *THREADS)
+    rows = still("blame", made(third, slot, "report"), "parity.max_abs").rows
+    assert [r[0] for r in rows] == ["", "changed", "", "because"]
+    assert rows[-1] == ["because", "0", "", "parameter threads", "was 2, then 1"]
+
+
+def test_blame_of_what_was_measured_of_a_plan_and_of_a_release_is_that_of_its_reports(
+    still: Still, first: PlanView, second: PlanView
+) -> None:
+    slot = "export/prefill-8"
+    right = still("blame", made(second, slot, "report"), "parity.max_abs", "--json").json
+    for ref in (
+        made(second, slot, "export"),
+        second.plan,
+        made(second, "deployment", "release"),
+        str(second.slot(slot).key),
+    ):
+        assert still("blame", ref, "parity.max_abs", "--json").json == right
+    earlier = still("blame", first.plan, "parity.max_abs", "--json").json
+    assert [len(s["history"]) for s in earlier] == [1], "what came later is not its history"
+    assert earlier[0]["changed_by"] is None
+    assert "unchanged" in still("blame", first.plan, "parity.max_abs").out
+
+
+def test_blame_tells_each_slot_or_the_one_that_is_asked_for(
+    still: Still, recorder: Recorder, policy: Path
+) -> None:
+    view = recorder.run(recorder.plan(policy))
+    told = still("blame", view.plan, "parity.max_abs", "--json").json
+    assert [s["slot"] for s in told] == ["export/prefill-8", "export/prefill-16"]
+    one = still("blame", view.plan, "parity.max_abs", "--slot", "export/prefill-16", "--json")
+    assert one.json == told[1:]
+
+
+@pytest.mark.usefixtures("first")
+def test_recipes_of_another_name_are_another_history(
+    still: Still, recorder: Recorder, policy: Path
+) -> None:
+    other = recorder.run(recorder.plan(policy, name="other", export=FEWER_THREADS))
+    (series,) = still("blame", other.plan, "parity.max_abs", "--json").json
+    assert len(series["history"]) == 1
+
+
+def test_blame_of_what_was_not_measured_lists_what_was(still: Still, first: PlanView) -> None:
+    answer = still("blame", first.plan, "parity.max", "--json")
+    assert (answer.code, answer.out) == (2, "")
+    assert "blame.unknown_metric" in answer.err
+    assert "fp32.kl, io.mismatches, parity.max_abs" in answer.err
+    for ref in ("policy@latest", "checkpoint@latest"):
+        assert "blame.no_report" in still("blame", ref, "parity.max_abs", "--json").err
+    assert still("blame", first.plan, "fp32.kl", "--slot", "dataset").code == 2
