@@ -308,6 +308,17 @@ def test_a_secret_that_a_dying_worker_told_is_not_in_the_cause(
     assert teller.cause(job.run, 1) == "killed by SIGKILL; its log ends: the key is ***"
 
 
+def test_all_that_a_phase_printed_and_left_for_the_exit_is_in_its_log(
+    registry: Registry, launcher: Launcher
+) -> None:
+    job = a_job("say")
+    registry.begin(launcher, job)
+    registry.seen(launcher, job)
+    log = launcher.stored_log(job.run, 1)
+    assert log is not None
+    assert sorted(log.split()) == [b"atexit", b"print", b"puts"]
+
+
 @pytest.mark.parametrize(
     ("do", "transient"),
     [("full", True), ("StorageError", True), ("BusyError", True), ("PhaseError", False)],

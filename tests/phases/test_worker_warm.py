@@ -14,7 +14,7 @@ import pytest
 from phases.job import Job
 from phases.launch import Launcher
 
-from .worker_parts import Registry, a_job, alive, phase_folder, until
+from .worker_parts import PATIENCE, Registry, a_job, alive, phase_folder, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -268,7 +268,7 @@ def test_workers_that_die_of_what_they_import_are_not_made_for_ever(
         launcher.warm()
         if (worker := launcher._warm) is not None:
             made.add(worker.process.pid)
-            until(lambda: not worker.alive())
+            worker.process.wait(PATIENCE)
     assert len(made) == 3
     job = a_job("count")
     registry.begin(launcher, job)

@@ -108,6 +108,14 @@ def seen(context):
             with Path(context.scratch / "count").open("a") as f:
                 f.write("x")
             return {"count": (context.scratch / "count").read_text()}
+        case "say":
+            import atexit
+            import ctypes
+
+            print("print")
+            ctypes.CDLL(None).puts(b"puts")
+            atexit.register(print, "atexit")
+            return {}
         case "hold":
             hold()
         case "stubborn":
