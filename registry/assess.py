@@ -199,7 +199,7 @@ class Assessment:
             return view
         view = self._keyed(spec, slot, tuple(inputs))
         if view.status is Status.READY:
-            return self._refused_here(spec, slot) or self._without(view) or view
+            return self._refused_here(view) or self._without(view) or view
         return view
 
     def _without(self, view: SlotView) -> SlotView | None:
@@ -212,7 +212,7 @@ class Assessment:
                 )
         return None
 
-    def _refused_here(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
+    def _refused_here(self, view: SlotView) -> SlotView | None:
         """Nothing starts in an environment whose gate is closed."""
         here = self.site.environment
         for name in self.policy.gates:
@@ -220,9 +220,12 @@ class Assessment:
                 continue
             gate = self._judged(name, ENVIRONMENT, here, here, blocking=True)
             if not gate.judged:
-                return _held(spec, slot, Status.WAITING, Reason.GATE_PENDING, gate)
-            if not gate.open:
-                return _held(spec, slot, Status.BLOCKED, Reason.GATE_CLOSED, gate)
+                status, reason = Status.WAITING, Reason.GATE_PENDING
+            elif not gate.open:
+                status, reason = Status.BLOCKED, Reason.GATE_CLOSED
+            else:
+                continue
+            return replace(view, status=status, reason=reason, detail=_gate_text(gate), gate=gate)
         return None
 
     def _before_sealing(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
