@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -70,7 +71,7 @@ def _only_run(session: Session) -> Run:
     return run
 
 
-def _common(run: Run) -> dict[str, object]:
+def _common(run: Run) -> dict[str, Any]:
     return {
         "run": run.key,
         "phase": run.started.phase,
