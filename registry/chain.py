@@ -86,7 +86,21 @@ class Line(NamedTuple):
         try:
             return Event.model_validate_json(self.body)
         except ValidationError as error:
-            raise _broken(self.seq, self.offset, "its content is not an event") from error
+            raise BrokenError(self.seq, self.offset, "its content is not an event") from error
+
+
+class BrokenError(IntegrityError):
+    """A complete line of the log that is not what the chain says."""
+
+    def __init__(self, seq: int, offset: int, reason: str) -> None:
+        """seq: of the event that should be there; 0 when only the tail was read."""
+        name = f"event {seq}" if seq else "the event"
+        super().__init__(
+            f"The ledger is broken at {name} (byte {offset} of events.log): {reason}.",
+            remedy="Restore events.log from a copy; nothing was changed or repaired.",
+            code="ledger.broken",
+        )
+        self.seq = seq
 
 
 @dataclass(kw_only=True)
@@ -151,7 +165,7 @@ def scan_middle(block: bytes, offset: int) -> Scan:
         return Scan()
     first = _parse(block, 0, stop, offset=offset)
     if first is None:
-        return Scan(fault=_broken(0, offset, "it is not an event"))
+        return Scan(fault=BrokenError(0, offset, "it is not an event"))
     before = (0, 0) if first.place == 1 else (first.place - 1, first.size)
     return _scan(block, Position(seq=first.seq - 1, hash=first.prev, offset=offset), before)
 
@@ -164,7 +178,7 @@ def _scan(block: bytes, at: Position, place: tuple[int, int]) -> Scan:
         for line in _lines(block, at):
             follows = line.place == 1 if last == size else line[3:5] == (last + 1, size)
             if not follows:
-                raise _broken(line.seq, line.offset, "the batch before it is incomplete")
+                raise BrokenError(line.seq, line.offset, "the batch before it is incomplete")
             last, size = line.place, line.size
             found.torn.append(line)
             if last == size:
@@ -182,13 +196,13 @@ def _lines(block: bytes, at: Position) -> Iterator[Line]:
         seq += 1
         line = _parse(block, start, stop, offset=offset)
         if line is None:
-            raise _broken(seq, offset, "its form is not that of an event")
+            raise BrokenError(seq, offset, "its form is not that of an event")
         if block[start : start + _HASH + 1] != line.hash.encode() + b"\t":
-            raise _broken(seq, offset, "its hash is not that of its content")
+            raise BrokenError(seq, offset, "its hash is not that of its content")
         if line.prev != prev:
-            raise _broken(seq, offset, "it does not follow the event before it")
+            raise BrokenError(seq, offset, "it does not follow the event before it")
         if line.seq != seq:
-            raise _broken(seq, offset, f"it is numbered {line.seq}")
+            raise BrokenError(seq, offset, f"it is numbered {line.seq}")
         yield line
         prev, offset, start = line.hash, line.end, stop + 1
 
@@ -213,13 +227,4 @@ def _parse(block: bytes, start: int, stop: int, *, offset: int) -> Line | None:
         int(version),
         body,
         offset + stop + 1 - start,
-    )
-
-
-def _broken(seq: int, offset: int, reason: str) -> IntegrityError:
-    name = f"event {seq}" if seq else "the event"
-    return IntegrityError(
-        f"The ledger is broken at {name} (byte {offset} of events.log): {reason}.",
-        remedy="Restore events.log from a copy; nothing was changed or repaired.",
-        code="ledger.broken",
     )

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from registry import chain, logfile, writer
-from registry.chain import START, Line, Position
+from registry.chain import START, BrokenError, Line, Position
 from schemas import canonical
 from schemas.digest import Digest
 from schemas.errors import InputError, IntegrityError
@@ -66,6 +66,25 @@ def head(path: Path) -> Position:
             return logfile.tail(fd).end
     finally:
         os.close(fd)
+
+
+def audit(path: Path, seen: Callable[[Line], object] = lambda _: None) -> Audit:
+    """Read and verify every byte of the log at `path`.
+
+    seen: gets each line that verifies, in order.
+    """
+    fault = None
+    end = START
+    try:
+        for chunk in LedgerReader(path).chunks():
+            for line in chunk:
+                _check_form(line)
+                seen(line)
+                end = line.after
+    except IntegrityError as error:
+        fault = error
+    torn = path.stat().st_size - end.offset if path.exists() else 0
+    return Audit(events=end.seq, head=end, torn=0 if fault else torn, fault=fault)
 
 
 class Ledger:
@@ -135,18 +154,7 @@ class Ledger:
 
     def audit(self) -> Audit:
         """Read and verify every byte: hashes, links, numbers, batches and canonical form."""
-        reader = LedgerReader(self._path)
-        fault = None
-        head = START
-        try:
-            for chunk in reader.chunks():
-                for line in chunk:
-                    _check_form(line)
-                    head = line.after
-        except IntegrityError as error:
-            fault = error
-        torn = self._path.stat().st_size - head.offset if self._path.exists() else 0
-        return Audit(events=head.seq, head=head, torn=0 if fault else torn, fault=fault)
+        return audit(self._path)
 
     def _draft(self, payload: Payload) -> _Draft:
         data = payload.to_json()
@@ -282,12 +290,8 @@ def _check_form(line: Line) -> None:
         raise _not_canonical(line)
 
 
-def _not_canonical(line: Line) -> IntegrityError:
-    return IntegrityError(
-        f"Event {line.seq} is not in canonical form (RFC 8785).",
-        remedy="Another program wrote to events.log; restore it from a copy.",
-        code="ledger.broken",
-    )
+def _not_canonical(line: Line) -> BrokenError:
+    return BrokenError(line.seq, line.offset, "it is not in canonical form (RFC 8785)")
 
 
 def _secret(kind: str, found: str) -> InputError:
