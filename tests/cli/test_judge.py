@@ -2,13 +2,24 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.judge import expiry
 from cli.wiring import Session
+from schemas.digest import SHORT
 from schemas.errors import InputError
-from schemas.events import GateWaived, RunFailed, RunRetried, RunStarted, RunSucceeded
+from schemas.events import (
+    GateWaived,
+    PlanRequested,
+    RunAbandoned,
+    RunCancelled,
+    RunFailed,
+    RunRetried,
+    RunStarted,
+    RunSucceeded,
+)
 
 from .conftest import Still
 
@@ -80,6 +91,43 @@ def test_retry_of_one_run_by_prefix(still: Still, session: Session) -> None:
     assert unknown.code == 2
     assert KEYS[2][:12] in unknown.err
     assert _types(session).count(RunRetried.TYPE) == 1
+
+
+def _begun(session: Session, key: str) -> dict[str, Any]:
+    """One run that was started; what names it."""
+    common = {"run": key, "phase": "training", "plan": "d" * 64, "slot": "s", "attempt": 1}
+    session.ledger.append([RunStarted(**common, phase_version=1, inputs=(), params={}, tools={})])
+    return common
+
+
+def test_retry_of_all_takes_up_what_was_cancelled_and_leaves_what_goes_on_by_itself(
+    still: Still, session: Session
+) -> None:
+    cancelled, lost, live = (_begun(session, key) for key in KEYS)
+    session.ledger.append([RunCancelled(run=cancelled["run"], attempt=1)])
+    session.ledger.append([RunAbandoned(**cancelled, reason="ended", stopped=True)])
+    session.ledger.append([RunAbandoned(**lost, reason="killed")])
+    assert [row[2] for row in still("retry").rows] == [cancelled["run"]]
+    # By its name it can be had at once, however long it would have waited.
+    assert [row[2] for row in still("retry", lost["run"][:8]).rows] == [lost["run"]]
+    refused = still("retry", live["run"][:8])
+    assert refused.code == 2
+    assert "it goes on" in refused.err
+
+
+def test_retry_of_all_takes_up_what_died_as_often_as_it_may(still: Still, session: Session) -> None:
+    lost = _begun(session, KEYS[0])
+    session.ledger.append([RunAbandoned(**lost, reason="killed")])
+    assert still("retry").out == ""
+    session.home.config.write_text("attempts = 1\n", encoding="utf-8")
+    assert [row[2] for row in still("retry").rows] == [KEYS[0]]
+
+
+def test_retry_says_when_the_plan_of_a_run_is_not_asked_for(still: Still, session: Session) -> None:
+    _runs(session)
+    assert f"still run {'d' * SHORT}" in still("retry", "bbbb").err
+    session.ledger.append([PlanRequested(plan="d" * 64)])
+    assert "not asked for" not in still("retry", "cccc").err
 
 
 def test_retry_with_nothing_failed_says_so_and_records_nothing(
