@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from schemas import canonical
 from schemas.errors import InputError, RecipeError
 from store.durable import reading, shown
-from store.staging import refuse_special
+from store.sources import refuse_special
 
 LARGEST = 1 << 20
 """Bytes."""

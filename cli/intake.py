@@ -8,10 +8,10 @@ nothing new.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli.documents import parse, read_document
 from cli.wiring import Session
@@ -23,7 +23,10 @@ from schemas.event import Event
 from schemas.events import ArtifactPublished
 from schemas.policy import Policy
 from store.durable import present, reading, shown
-from store.staging import refuse_special
+from store.sources import refuse_special
+
+if TYPE_CHECKING:
+    from store.folders import Found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,13 @@ def publish(
     meta: Mapping[str, str] | None = None,
     parents: tuple[Parent, ...] = (),
     renew: bool = False,
+    rehash: bool = False,
 ) -> Publication:
     """Check, store and record one file or folder (a folder is a tree). `renew`: see `record`.
 
-    Raises InputError or UntrustedFileError when it is not what its kind asks for; nothing is
-    recorded then.
+    `rehash`: read every file, also those that are known not to have changed. Raises
+    InputError or UntrustedFileError when it is not what its kind asks for; nothing is recorded
+    then.
     """
     if not present(path):
         raise InputError(
@@ -84,26 +89,27 @@ def publish(
         )
     if kind is Kind.POLICY:
         return publish_policy(session, path, name=name, renew=renew)
-    _refuse_odd(path)
+    found = _scanned(path)
     with reading(path):  # it may go away while we look
         summary = _CHECKS.get(kind, _no_check)(path)
     facts: dict[str, Any] = {"meta": dict(meta or {}), **summary}
-    form: Form = "tree" if path.is_dir() else "blob"
-    digest, size = _stored(session, path, form)
-    return record(
-        session,
-        ArtifactPublished(
-            digest=digest,
-            kind=kind,
-            form=form,
-            size=size,
-            origin="imported",
-            name=name or path.name,
-            parents=parents,
-            facts=facts,
-        ),
-        renew=renew,
-    )
+    form: Form = "blob" if found is None else "tree"
+    with session.store.lease():
+        digest, size = _stored(session, path, found, rehash=rehash)
+        return record(
+            session,
+            ArtifactPublished(
+                digest=digest,
+                kind=kind,
+                form=form,
+                size=size,
+                origin="imported",
+                name=name or path.name,
+                parents=parents,
+                facts=facts,
+            ),
+            renew=renew,
+        )
 
 
 def publish_policy(
@@ -112,20 +118,21 @@ def publish_policy(
     """Store a policy (TOML) in canonical form: layout and comments do not change its digest."""
     policy = read_policy(read_document(path), where=shown(path))
     data = canonical.encode(policy.to_json())
-    stored = session.store.put_bytes(data)
-    return record(
-        session,
-        ArtifactPublished(
-            digest=stored.digest,
-            kind=Kind.POLICY,
-            form="blob",
-            size=len(data),
-            origin="imported",
-            name=name or policy.name,
-            facts={"policy": policy.to_json()},
-        ),
-        renew=renew,
-    )
+    with session.store.lease():
+        stored = session.store.put_bytes(data)
+        return record(
+            session,
+            ArtifactPublished(
+                digest=stored.digest,
+                kind=Kind.POLICY,
+                form="blob",
+                size=len(data),
+                origin="imported",
+                name=name or policy.name,
+                facts={"policy": policy.to_json()},
+            ),
+            renew=renew,
+        )
 
 
 def read_policy(data: bytes, *, where: str) -> Policy:
@@ -150,28 +157,33 @@ def record(session: Session, fact: ArtifactPublished, *, renew: bool = False) ->
     return Publication(digest=fact.digest, kind=fact.kind, size=fact.size, new=new)
 
 
-def _refuse_odd(path: Path) -> None:
-    """Refuse links and special files, at the top and inside, before anything is opened.
+def _scanned(path: Path) -> Sequence[Found] | None:
+    """What is in a folder; None for a file.
 
-    Raises InputError.
+    Refuses links and special files, at the top and inside, before anything is opened. Raises
+    InputError.
     """
     from store.folders import scan
 
     with reading(path):
         mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
-        scan(path)
-    else:
-        refuse_special(path, mode)
+        return scan(path)
+    refuse_special(path, mode)
+    return None
 
 
-def _stored(session: Session, path: Path, form: Form) -> tuple[Digest, int]:
+def _stored(
+    session: Session, path: Path, found: Sequence[Found] | None, *, rehash: bool
+) -> tuple[Digest, int]:
+    from store.statcache import StatCache
     from store.trees import put_tree
 
-    if form == "tree":
-        tree = put_tree(session.store, path)
+    cache = StatCache(session.home.root / "stat.cache", believe=not rehash)
+    if found is not None:
+        tree = put_tree(session.store, path, cache=cache, found=found)
         return tree.digest, tree.payload
-    stored = session.store.put_file(path)
+    stored = session.store.put_file(path, cache=cache)
     return stored.digest, stored.size
 
 

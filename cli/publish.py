@@ -27,6 +27,9 @@ def publish(
         list[str] | None, typer.Option("--meta", metavar="K=V", help="A fact; may be repeated.")
     ] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="A tag that shall name it.")] = None,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every file, also those that did not change.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Publish PATH; print its digest. A folder becomes a tree."""
@@ -38,7 +41,7 @@ def publish(
     facts = _pairs(meta or ())
     if tag is not None:
         check_tag_name(tag)  # before anything is stored
-    published = take_in(session, path, wanted, name=name, meta=facts, renew=True)
+    published = take_in(session, path, wanted, name=name, meta=facts, renew=True, rehash=rehash)
     if tag is not None:
         move_tag(session, tag, published.digest)
     if as_json:

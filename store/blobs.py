@@ -1,29 +1,35 @@
 """Bytes by digest: `objects/ab/cdef…`, immutable, mode 0444.
 
-Owns the names of objects and the verified way to read them. Rules: an object is written once and
-never changed; its name is the BLAKE3 digest of its bytes; what a `put_…` returned is durable; bytes
-that do not match their name are an IntegrityError, whoever asks. How objects are written is the
-business of store/staging.py.
+Owns the verified way to read objects. Rules: an object is written once and never changed; its name
+is the BLAKE3 digest of its bytes; what a `put_…` returned is durable; bytes that do not match their
+name are an IntegrityError, whoever asks; a condemned object is read like any other. How objects are
+written is the business of store/staging.py, how they go that of store/quarantine.py.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
 from schemas.digest import is_digest
-from schemas.errors import IntegrityError
-from store import staging
+from store import leases, quarantine, staging
 from store.durable import sync_folder, writing
-from store.hashing import hash_bytes, hash_file
-from store.staging import Batch, Stored, corrupt, object_path, reading_object
-
-OBJECT_FOLDER = re.compile(r"[0-9a-f]{2}")
-OBJECT_FILE = re.compile(r"[0-9a-f]{62}")
+from store.hashing import hash_bytes, hash_open
+from store.places import (
+    TEMPORARY,
+    condemned_path,
+    corrupt,
+    listed,
+    missing,
+    object_path,
+    reading_object,
+)
+from store.quarantine import Condemned
+from store.staging import Batch, Stored
+from store.statcache import Memory, StatCache
 
 
 class BlobStore:
@@ -37,7 +43,7 @@ class BlobStore:
         """Make an empty store at `root`; nothing happens if there is one. Raises StorageError."""
         store = cls(root)
         with writing(store.root):
-            (store.root / staging.TEMPORARY).mkdir(parents=True, exist_ok=True)
+            (store.root / TEMPORARY).mkdir(parents=True, exist_ok=True)
             sync_folder(store.root)
             sync_folder(store.root.parent)
         return store
@@ -53,81 +59,116 @@ class BlobStore:
             batch.commit()
         return stored
 
-    def put_file(self, path: Path, *, sha256: bool = False) -> Stored:
+    def put_file(
+        self, path: Path, *, sha256: bool = False, cache: StatCache | None = None
+    ) -> Stored:
         """Store the content of the regular file `path` durably.
 
-        Raises InputError (unreadable, link, special, changed meanwhile), StorageError,
-        IntegrityError.
+        `cache` spares reading it when it did not change since it was recorded there. Raises
+        InputError (unreadable, link, special, changed meanwhile), StorageError, IntegrityError.
         """
         with self.batch() as batch:
-            stored = batch.add_file(path, sha256=sha256)
+            memory = Memory(cache, path, batch)
+            stored = memory.take(path, "", sha256=sha256)
             batch.commit()
+            memory.keep()
         return stored
 
     def has(self, digest: str) -> bool:
-        """Whether the object is there; its bytes are not looked at."""
-        return self._place(digest).is_file()
+        """Whether the object is there, be it condemned; its bytes are not looked at."""
+        return self._found(digest) is not None
 
     def path(self, digest: str) -> Path:
         """Return the read-only file of the object. Raises IntegrityError `store.missing`."""
-        place = self._place(digest)
-        if not place.is_file():
-            raise _missing(digest)
+        place = self._found(digest)
+        if place is None:
+            raise missing(digest)
         return place
 
     def open(self, digest: str) -> BinaryIO:
-        """Open the object for reading, unverified. Raises IntegrityError `store.missing`."""
-        return self.path(digest).open("rb")
+        """Open the object for reading, unverified. Raises IntegrityError."""
+        path = self.path(digest)
+        try:
+            return path.open("rb")
+        except FileNotFoundError:  # condemned or put back since we looked
+            path = self.path(digest)
+        except OSError as error:
+            raise corrupt(digest, path, f"it cannot be read ({error.strerror})") from error
+        with reading_object(digest, path):
+            return path.open("rb")
 
     def size(self, digest: str) -> int:
         """Bytes of the object. Raises IntegrityError `store.missing`."""
-        return self.path(digest).stat().st_size
+        with self.open(digest) as blob:
+            return os.fstat(blob.fileno()).st_size
 
     def read(self, digest: str, *, verify: bool = True) -> bytes:
         """Return the object's bytes. Raises IntegrityError `store.missing` or `store.corrupt`."""
-        place = self.path(digest)
-        with reading_object(digest, place):
-            data = place.read_bytes()
+        with self.open(digest) as blob, reading_object(digest, self._place(digest)):
+            data = blob.read()
         if verify:
             self._expect(digest, hash_bytes(data).digest)
         return data
 
     def verify(self, digest: str) -> int:
         """Hash the object and return its size; raises IntegrityError, naming it, on a mismatch."""
-        place = self.path(digest)
-        with reading_object(digest, place):
-            found = hash_file(place)
+        with self.open(digest) as blob, reading_object(digest, self._place(digest)):
+            found = hash_open(blob.fileno())
         self._expect(digest, found.digest)
         return found.size
 
     def digests(self) -> Iterator[str]:
-        """Every object's digest, in order. Files that are not objects are passed over."""
-        for folder in _names(self.root, OBJECT_FOLDER):
-            for name in _names(self.root / folder, OBJECT_FILE):
-                yield folder + name
+        """Every object's digest, in order. What is condemned, or no object, is passed over."""
+        for digest, _ in listed(self.root):
+            yield digest
+
+    def lease(self) -> AbstractContextManager[None]:
+        """Keep garbage collection from what this process has seen and not yet recorded.
+
+        Hold it from before the first look until the event is in the ledger. Raises StorageError.
+        """
+        return leases.lease(self.root)
+
+    def oldest_lease(self) -> int | None:
+        """When the oldest live lease began (ns); None without any. Raises StorageError."""
+        return leases.oldest_lease(self.root)
+
+    def condemn(self, digests: Iterable[str]) -> None:
+        """Take these objects out of their places; they can still be read. Raises StorageError."""
+        quarantine.condemn(self.root, map(_checked, digests))
+
+    def condemned(self) -> Iterator[Condemned]:
+        """Every condemned object: digest, size, since when (ns), in order of digest."""
+        return quarantine.condemned(self.root)
+
+    def restore(self, digest: str) -> bool:
+        """Put a condemned object back; False when it is none. Raises StorageError."""
+        return quarantine.restore(self.root, _checked(digest))
+
+    def sweep(self, digests: Iterable[str]) -> int:
+        """Remove these from among the condemned, for good; returns the bytes freed.
+
+        The rule that makes this safe is in docs/design.md. Raises StorageError.
+        """
+        return quarantine.sweep(self.root, map(_checked, digests))
 
     def _place(self, digest: str) -> Path:
-        if not is_digest(digest):
-            raise ValueError(f"not a digest: {digest!r}")
-        return object_path(self.root, digest)
+        return object_path(self.root, _checked(digest))
+
+    def _found(self, digest: str) -> Path | None:
+        place = self._place(digest)
+        # Looked at twice: between the first two looks it may have come back.
+        for path in (place, condemned_path(self.root, digest), place):
+            if path.is_file():
+                return path
+        return None
 
     def _expect(self, digest: str, found: str) -> None:
         if found != digest:
-            raise corrupt(digest, self._place(digest), f"its bytes hash to {found}")
+            raise corrupt(digest, self.path(digest), f"its bytes hash to {found}")
 
 
-def _names(folder: Path, pattern: re.Pattern[str]) -> list[str]:
-    try:
-        with os.scandir(folder) as listing:
-            return sorted(child.name for child in listing if pattern.fullmatch(child.name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _missing(digest: str) -> IntegrityError:
-    return IntegrityError(
-        f"Object {digest} is not in the store.",
-        remedy="Publish the same content again or restore it from a backup; `still fsck` lists"
-        " everything that is missing.",
-        code="store.missing",
-    )
+def _checked(digest: str) -> str:
+    if not is_digest(digest):
+        raise ValueError(f"not a digest: {digest!r}")
+    return digest

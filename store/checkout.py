@@ -23,7 +23,8 @@ from schemas.errors import InputError
 from store.blobs import BlobStore
 from store.durable import shown, writing
 from store.hashing import Hasher, chunks, hash_file
-from store.staging import corrupt, reading_object, write_all
+from store.places import corrupt, reading_object
+from store.streaming import write_all
 from store.trees import read_tree
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

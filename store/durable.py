@@ -12,14 +12,18 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import InputError, StorageError
+from store import kernel
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+MANY = 16
+"""From so many files or folders on, one sync of the file system is cheaper than one of each."""
 
 
 def sync(descriptor: int) -> None:
@@ -41,6 +45,19 @@ def sync_folder(folder: Path) -> None:
         sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folders(folders: Collection[Path], within: int) -> None:
+    """Make the names in all these folders durable.
+
+    `within` is a descriptor in the same file system, opened before anything was changed there.
+    Raises OSError.
+    """
+    if len(folders) > MANY and kernel.can_sync_all():
+        kernel.sync_all(within)
+        return
+    for folder in folders:
+        sync_folder(folder)
 
 
 def replace_durably(path: Path, data: bytes) -> None:
@@ -68,17 +85,21 @@ def writing(where: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path | str) -> Iterator[None]:
     """Turn an OSError raised while reading the user's `path` into an InputError."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or "unknown error"
-        raise InputError(
-            f"{shown(path)} cannot be read: {reason}.",
-            remedy="Check the path and its permissions, then try again.",
-            code="file.unreadable",
-        ) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path | str, error: OSError) -> InputError:
+    """Make the error for a file or folder that cannot be read."""
+    return InputError(
+        f"{shown(path)} cannot be read: {error.strerror or 'unknown error'}.",
+        remedy="Check the path and its permissions, then try again.",
+        code="file.unreadable",
+    )
 
 
 def present(path: Path) -> bool:

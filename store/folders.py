@@ -11,22 +11,25 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.errors import InputError
-from store.durable import reading, shown
-from store.names import MAX_PATH, component_fault, path_faults
-from store.staging import refuse_special
+from store.durable import reading, shown, unreadable
+from store.names import MAX_COMPONENT, MAX_PATH, component_fault, path_faults
+from store.sources import refuse_special
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A file of a folder, as the scan saw it."""
 
-    source: Path
+    source: str
+    """Where it is."""
     path: str
+    """What a tree calls it."""
     status: os.stat_result
+    """Not followed."""
 
 
 def scan(folder: Path) -> tuple[Found, ...]:
@@ -40,7 +43,8 @@ def scan(folder: Path) -> tuple[Found, ...]:
             remedy="Publish it as a single file, or name the folder around it.",
             code="tree.not_folder",
         )
-    found = sorted(_walk(folder, ""), key=lambda file: file.path.encode())
+    # By code point, which is the order of UTF-8 too.
+    found = sorted(_walk(os.fspath(folder), ""), key=attrgetter("path"))
     if not found:
         raise InputError(
             f"{shown(folder)} contains no files.",
@@ -51,36 +55,41 @@ def scan(folder: Path) -> tuple[Found, ...]:
     return tuple(found)
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[Found]:
+def _walk(folder: str, prefix: str) -> Iterator[Found]:
     if len(prefix.encode()) > MAX_PATH:  # before a bottomless folder exhausts the stack
         raise _bad_name(folder, f"makes a path longer than {MAX_PATH} bytes")
     with reading(folder), os.scandir(folder) as listing:
         children = list(listing)
     for child in children:
-        source = Path(child.path)
-        name = _portable_name(source, child.name)
-        with reading(source):
+        name = _portable_name(child)
+        try:
             status = child.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            yield from _walk(source, f"{prefix}{name}/")
-            continue
-        refuse_special(source, status.st_mode)
-        yield Found(source=source, path=prefix + name, status=status)
+        except OSError as error:
+            raise unreadable(child.path, error) from error
+        if stat.S_ISREG(status.st_mode):
+            yield Found(child.path, prefix + name, status)
+        elif stat.S_ISDIR(status.st_mode):
+            yield from _walk(child.path, f"{prefix}{name}/")
+        else:
+            refuse_special(child.path, status.st_mode)
 
 
-def _portable_name(source: Path, name: str) -> str:
+def _portable_name(child: os.DirEntry[str]) -> str:
+    name = child.name
+    if name.isascii() and name.isprintable() and "\\" not in name and len(name) <= MAX_COMPONENT:
+        return name
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise _bad_name(source, "is not UTF-8") from error
+        raise _bad_name(child.path, "is not UTF-8") from error
     normal = unicodedata.normalize("NFC", name)
     fault = component_fault(normal)
     if fault is not None:
-        raise _bad_name(source, fault)
+        raise _bad_name(child.path, fault)
     return normal
 
 
-def _bad_name(source: Path, what: str) -> InputError:
+def _bad_name(source: str, what: str) -> InputError:
     return InputError(
         f"The name of {shown(source)} {what}.",
         remedy="Rename it, then publish again; nothing was written.",

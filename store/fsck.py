@@ -13,9 +13,10 @@ from typing import Protocol
 
 from schemas.artifact import Form
 from schemas.errors import IntegrityError
-from store.blobs import OBJECT_FILE, OBJECT_FOLDER, BlobStore
+from store.blobs import BlobStore
 from store.durable import shown
-from store.staging import TEMPORARY, sweep
+from store.places import CONDEMNED, LEASES, OBJECT_FILE, OBJECT_FOLDER, TEMPORARY
+from store.staging import sweep
 from store.trees import read_tree
 
 LEFTOVER_AGE = 3600.0
@@ -141,7 +142,7 @@ def _miss(digest: str, what: str, findings: _Findings) -> None:
 
 def _foreign(root: Path) -> Iterator[str]:
     for child in sorted(root.iterdir()):
-        if child.name == TEMPORARY:
+        if child.name in {TEMPORARY, CONDEMNED, LEASES}:
             continue
         if not child.is_dir() or OBJECT_FOLDER.fullmatch(child.name) is None:
             yield shown(child.name)

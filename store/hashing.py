@@ -83,10 +83,15 @@ def hash_file(path: Path, *, sha256: bool = False) -> FileHash:
     """Hash the file at `path` without holding more than 4 MiB of it. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(descriptor).st_size
-        hasher = Hasher(sha256=sha256, expected=size)
-        for piece in chunks(descriptor, size):
-            hasher.update(piece)
+        return hash_open(descriptor, sha256=sha256)
     finally:
         os.close(descriptor)
+
+
+def hash_open(descriptor: int, *, sha256: bool = False) -> FileHash:
+    """Hash the rest of an open file. Raises OSError."""
+    size = os.fstat(descriptor).st_size
+    hasher = Hasher(sha256=sha256, expected=size)
+    for piece in chunks(descriptor, size):
+        hasher.update(piece)
     return hasher.result()

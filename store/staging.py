@@ -4,14 +4,15 @@ Owns `objects/tmp/`. A batch has a folder of its own there, locked (flock) as lo
 lives, so that what a crash left behind can be told from work in progress without trusting process
 ids. The protocol of a batch:
 
-    1. each source is hashed, and unless the store has it already, copied into the folder, made
-       read-only and fsynced;
-    2. `commit` renames each copy to `objects/ab/cdef…`, unless the object is already there;
-    3. it fsyncs every folder that took part, also for objects that were already there: whoever
-       renamed them may have died before his own fsync;
-    4. only then are the digests acknowledged.
+    1. each source is copied into the folder and hashed in the same pass, read-only;
+    2. `commit` makes the copies durable: fsync each, or one syncfs when they are many;
+    3. it renames each to `objects/ab/cdef…`, unless the object is already there;
+    4. it makes every folder that took part durable, also for objects that were already there:
+       whoever renamed them may have died before his own fsync;
+    5. only then are the digests acknowledged.
 
-A crash before 2 leaves nothing visible, a crash later leaves whole objects that nobody refers to.
+A crash before 3 leaves nothing visible, a crash later leaves whole objects that nobody refers to.
+Small files are handled one after the other: their system calls are too short for threads to gain.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from schemas.errors import InputError, IntegrityError, StorageError
-from store.durable import reading, shown, sync, sync_folder, writing
-from store.hashing import CHUNK, FileHash, Hasher, chunks, hash_bytes
+from schemas.errors import StorageError
+from store import kernel, quarantine
+from store.durable import MANY, reading, sync, sync_folders, writing
+from store.hashing import CHUNK, FileHash, Hasher, hash_bytes
+from store.leases import absent
+from store.places import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
+from store.sources import opened, refuse_changed
+from store.streaming import pieces, pour, write_all
 
-TEMPORARY = "tmp"
-"""Name of the staging area under `objects/`."""
-
-_OBJECT_MODE = 0o444
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-# O_NONBLOCK: opening a fifo that nobody writes to would otherwise hang before we can refuse it.
-_SOURCE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
     """What the store knows about bytes it has taken."""
 
@@ -51,54 +52,82 @@ class Stored:
     """When it was asked for."""
 
 
-@dataclass(frozen=True)
-class _Taken:
-    stored: Stored
-    copy: Path | None
-    """None: the object was there already."""
-
-
-def object_path(objects: Path, digest: str) -> Path:
-    """Where the object of that name lives: two characters of folder, the rest is the file name."""
-    return objects / digest[:2] / digest[2:]
+class _Copy(NamedTuple):
+    path: str
+    size: int
 
 
 class Batch:
-    """Copies waiting to be shown. `add_…` may be called from several threads."""
+    """Copies waiting to be shown. For one thread."""
 
-    def __init__(self, *, objects: Path, folder: Path) -> None:
+    def __init__(self, *, objects: Path, folder: Path, lock: int) -> None:
         self._objects = objects
-        self._folder = folder
+        self._root = os.fspath(objects)
+        self._folder = os.fspath(folder)
+        self._lock = lock
         self._names = itertools.count()
-        self._taken: list[_Taken] = []
+        self._copies: dict[str, _Copy] = {}
+        self._present: dict[str, int] = {}
+        self._open: list[int] = []
+        self._at_once = False
+        self._clones = True
+        self.began_ns = os.fstat(lock).st_mtime_ns
+        """When the batch began, by the clock of the store's file system."""
+        self.device = os.fstat(lock).st_dev
+        """Of the store's file system."""
 
     def add_bytes(self, data: bytes, *, sha256: bool = False) -> Stored:
-        """Stage `data`. Raises StorageError."""
+        """Stage `data`. Raises StorageError, IntegrityError."""
         found = hash_bytes(data, sha256=sha256)
-        if self._has(found):
-            return self._take(found, None)
-        with writing(self._objects), self._temporary() as (path, descriptor):
-            write_all(descriptor, data)
-            _seal(descriptor, found)
-        return self._take(found, path)
+        if not self._has(found.digest, found.size):
+            with writing(self._objects):
+                path, descriptor = self._temporary()
+                write_all(descriptor, data)
+                self._settle(found, path, descriptor)
+        return _stored(found)
 
-    def add_file(self, source: Path, *, sha256: bool = False) -> Stored:
+    def add_file(self, source: Path | str, *, sha256: bool = False, met: bool = False) -> Stored:
         """Stage the content of the regular file `source`.
 
-        Raises InputError when it cannot be read, is not a regular file, or changes meanwhile;
-        StorageError when the disk refuses the copy.
+        `met`: this path had this size before, so the store may well have its content. Raises
+        InputError when it cannot be read, is not a regular file, or changes meanwhile; StorageError
+        when the disk refuses the copy; IntegrityError as `commit` does.
         """
-        with reading(source):
-            refuse_special(source, os.lstat(source).st_mode)
-            descriptor = os.open(source, _SOURCE)
+        with opened(source) as (reader, before):
+            return self.add_open(source, reader, before, sha256=sha256, met=met)
+
+    def add_open(
+        self,
+        source: Path | str,
+        reader: int,
+        before: os.stat_result,
+        *,
+        sha256: bool = False,
+        met: bool = False,
+    ) -> Stored:
+        """Do as `add_file` does for a source that is open: its descriptor and its status."""
+        if before.st_size < CHUNK:
+            with reading(source):
+                data = _read_small(reader, before.st_size)
+            refuse_changed(source, before, os.fstat(reader), len(data))
+            return self.add_bytes(data, sha256=sha256)
+        if met:
+            found = _hashed(source, reader, before, sha256=sha256)
+            if self._has(found.digest, found.size):
+                return _stored(found)
+            os.lseek(reader, 0, os.SEEK_SET)
+        return self._add_large(source, reader, before, sha256=sha256)
+
+    def holds(self, digest: str, size: int) -> bool:
+        """Whether the store has this object, durably, and of this size; a condemned one comes back.
+
+        For what an earlier batch acknowledged: its folder is not synced again.
+        """
         try:
-            before = os.fstat(descriptor)
-            refuse_special(source, before.st_mode)
-            if before.st_size < CHUNK:
-                return self._add_small(source, descriptor, before, sha256=sha256)
-            return self._add_large(source, descriptor, before, sha256=sha256)
-        finally:
-            os.close(descriptor)
+            status = os.stat(self._place(digest))  # noqa: PTH116  # for each of many files
+        except FileNotFoundError:
+            return self._has(digest, size)
+        return status.st_size == size and stat.S_ISREG(status.st_mode)
 
     def commit(self) -> None:
         """Show everything that was staged; returns when it is durable.
@@ -107,154 +136,133 @@ class Batch:
         or is gone.
         """
         with writing(self._objects):
-            for taken in self._taken:
-                self._show(taken)
-            for name in sorted({taken.stored.digest[:2] for taken in self._taken}):
-                sync_folder(self._objects / name)
-            sync_folder(self._objects)
+            self._make_durable()
+            for digest, copy in self._copies.items():
+                self._show(digest, copy)
+            for digest, size in self._present.items():
+                if not self._in_place(digest, size) and not self._revived(digest, size):
+                    raise vanished(digest)
+            prefixes = sorted({d[:2] for group in (self._copies, self._present) for d in group})
+            if prefixes:
+                folders = [self._objects / prefix for prefix in prefixes]
+                sync_folders([*folders, self._objects], self._lock)
 
-    def _add_small(
-        self, source: Path, descriptor: int, before: os.stat_result, *, sha256: bool
-    ) -> Stored:
-        data = b"".join(map(bytes, _pieces(source, descriptor, before.st_size)))
-        refuse_changed(source, before, os.fstat(descriptor), len(data))
-        return self.add_bytes(data, sha256=sha256)
+    def close(self) -> None:
+        """Let go of the copies."""
+        while self._open:
+            os.close(self._open.pop())
 
     def _add_large(
-        self, source: Path, descriptor: int, before: os.stat_result, *, sha256: bool
+        self, source: Path | str, reader: int, before: os.stat_result, *, sha256: bool
     ) -> Stored:
-        """Hash first: most large files are met again, and hashing is far cheaper than writing."""
-        hasher = Hasher(sha256=sha256, expected=before.st_size)
-        for piece in _pieces(source, descriptor, before.st_size):
-            hasher.update(piece)
-        found = hasher.result()
-        refuse_changed(source, before, os.fstat(descriptor), found.size)
-        if self._has(found):
-            return self._take(found, None)
-        return self._take(found, self._copy(source, descriptor, before, found))
+        with writing(self._objects):
+            path, descriptor = self._cloned(reader)
+            cloned = descriptor >= 0
+            if not cloned:
+                path, descriptor = self._temporary()
+                kernel.reserve(descriptor, before.st_size)
+            hasher = Hasher(sha256=sha256, expected=before.st_size)
+            if cloned:
+                for piece in pieces(path, descriptor, before.st_size):
+                    hasher.update(piece)
+            else:
+                pour(source, reader, descriptor, size=before.st_size, hasher=hasher)
+            found = hasher.result()
+            refuse_changed(source, before, os.fstat(reader), found.size)
+            if self._has(found.digest, found.size):
+                self._open.remove(descriptor)
+                os.close(descriptor)
+                Path(path).unlink()
+            else:
+                self._settle(found, path, descriptor)
+        return _stored(found)
 
-    def _copy(
-        self, source: Path, descriptor: int, before: os.stat_result, expected: FileHash
-    ) -> Path:
-        """Copy what was hashed; its bytes are hashed again, for they may have changed since."""
-        hasher = Hasher(expected=expected.size)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        with writing(self._objects), self._temporary() as (path, copy):
-            for piece in _pieces(source, descriptor, before.st_size):
-                hasher.update(piece)
-                write_all(copy, piece)
-            refuse_changed(source, before, os.fstat(descriptor), hasher.result().size)
-            if hasher.result().digest != expected.digest:  # through a mapping, say
-                raise changed(source)
-            _seal(copy, expected)
-        return path
+    def _temporary(self) -> tuple[str, int]:
+        path = f"{self._folder}/{next(self._names)}"
+        descriptor = os.open(path, _NEW_FILE, OBJECT_MODE)
+        self._open.append(descriptor)
+        return path, descriptor
 
-    @contextmanager
-    def _temporary(self) -> Iterator[tuple[Path, int]]:
-        path = self._folder / str(next(self._names))
-        descriptor = os.open(path, _NEW_FILE, 0o600)
+    def _cloned(self, reader: int) -> tuple[str, int]:
+        """A clone of the source, open; -1 where the file system makes none."""
+        path = f"{self._folder}/{next(self._names)}"
+        self._clones = self._clones and kernel.clone(reader, Path(path), OBJECT_MODE)
+        if not self._clones:
+            return path, -1
+        self._open.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return path, self._open[-1]
+
+    def _settle(self, found: FileHash, path: str, descriptor: int) -> None:
+        """Take a finished copy in; it is made durable now, or at `commit` with the others."""
+        status = os.fstat(descriptor)
+        if stat.S_IMODE(status.st_mode) != OBJECT_MODE:  # the umask took something away
+            os.fchmod(descriptor, OBJECT_MODE)
+        if status.st_size != found.size:
+            raise StorageError(
+                f"The disk kept {status.st_size} of {found.size} bytes.",
+                remedy="Check the disk, then try again; nothing was recorded.",
+                code="store.short_write",
+            )
+        self._copies[found.digest] = _Copy(path, found.size)
+        if self._at_once or len(self._open) > MANY:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Too many to keep open: one syncfs will do for all, where there is one."""
+        if kernel.can_sync_all():
+            self._at_once = True
+        else:
+            for descriptor in self._open:
+                os.fsync(descriptor)
+        self.close()
+
+    def _make_durable(self) -> None:
+        if self._at_once:
+            kernel.sync_all(self._lock)
+        elif self._copies:
+            for descriptor in self._open:
+                sync(descriptor)
+            if not kernel.can_sync_all():
+                sync(self._lock)  # on macOS: empties the drive's cache, for those let go
+        self.close()
+
+    def _has(self, digest: str, size: int) -> bool:
+        """Whether the object is staged already or in the store; a condemned one is put back."""
+        if digest in self._copies or digest in self._present:
+            return True
+        with writing(self._objects):
+            if not self._in_place(digest, size) and not self._revived(digest, size):
+                return False
+        self._present[digest] = size
+        return True
+
+    def _in_place(self, digest: str, size: int) -> bool:
+        """Whether the object is in its place. Raises IntegrityError when it has another size."""
         try:
-            yield path, descriptor
-        finally:
-            os.close(descriptor)
+            status = os.lstat(self._place(digest))
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            what = f"it has {status.st_size} bytes instead of {size}"
+            raise corrupt(digest, object_path(self._objects, digest), what)
+        return True
 
-    def _has(self, found: FileHash) -> bool:
-        return object_path(self._objects, found.digest).is_file()
+    def _revived(self, digest: str, size: int) -> bool:
+        return quarantine.revive(self._objects, digest, size)
 
-    def _take(self, found: FileHash, copy: Path | None) -> Stored:
-        stored = Stored(digest=found.digest, size=found.size, sha256=found.sha256)
-        self._taken.append(_Taken(stored, copy))
-        return stored
-
-    def _show(self, taken: _Taken) -> None:
-        target = object_path(self._objects, taken.stored.digest)
-        try:
-            present = target.lstat()
-        except FileNotFoundError as error:
-            if taken.copy is None:
-                raise vanished(taken.stored.digest) from error
-            target.parent.mkdir(exist_ok=True)
-            taken.copy.rename(target)
+    def _show(self, digest: str, copy: _Copy) -> None:
+        if self._in_place(digest, copy.size):  # another process was faster
             return
-        if not stat.S_ISREG(present.st_mode) or present.st_size != taken.stored.size:
-            what = f"it has {present.st_size} bytes instead of {taken.stored.size}"
-            raise corrupt(taken.stored.digest, target, what)
+        target = self._place(digest)
+        try:
+            os.rename(copy.path, target)  # noqa: PTH104  # for each of many files
+        except FileNotFoundError:
+            Path(target).parent.mkdir(exist_ok=True)
+            Path(copy.path).rename(target)
 
-
-def corrupt(digest: str, path: Path, what: str) -> IntegrityError:
-    """Make the error for an object whose bytes are not what its name says."""
-    return IntegrityError(
-        f"Object {digest} is corrupt: {what}.",
-        remedy=f"Move {path} away and publish the same content again, or restore it from a backup;"
-        " then run `still fsck`.",
-        code="store.corrupt",
-    )
-
-
-@contextmanager
-def reading_object(digest: str, path: Path) -> Iterator[None]:
-    """Turn an OSError raised while reading an object into the error of a corrupt one."""
-    try:
-        yield
-    except OSError as error:
-        raise corrupt(digest, path, f"it cannot be read ({error.strerror or error})") from error
-
-
-def vanished(digest: str) -> IntegrityError:
-    """Make the error for an object that was removed while the same content was being put."""
-    return IntegrityError(
-        f"Object {digest} was removed while the same content was being stored.",
-        remedy="Run the same command again; nothing was recorded.",
-        code="store.vanished",
-    )
-
-
-def refuse_special(path: Path, mode: int) -> None:
-    """Raise InputError unless `mode` (st_mode, not followed) is that of a regular file."""
-    if stat.S_ISREG(mode):
-        return
-    if stat.S_ISLNK(mode):
-        raise InputError(
-            f"{shown(path)} is a symbolic link.",
-            remedy="Publish what it points to, or a copy with the links resolved (`cp -rL`).",
-            code="file.symlink",
-        )
-    kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file (a fifo, socket or device)"
-    raise InputError(
-        f"{shown(path)} is {kind}.",
-        remedy="Only regular files can be stored; leave it out, then try again.",
-        code="file.special",
-    )
-
-
-def refuse_changed(
-    path: Path, before: os.stat_result, after: os.stat_result, size: int | None = None
-) -> None:
-    """Raise InputError when a file is not what it was; `size` is the number of bytes read."""
-    if signature(before) == signature(after) and size in (None, after.st_size):
-        return
-    raise changed(path)
-
-
-def changed(path: Path) -> InputError:
-    """Make the error for a file that somebody writes to while we read it."""
-    return InputError(
-        f"{shown(path)} changed while it was being read.",
-        remedy="Wait until nothing writes to it any more, then try again; nothing was recorded.",
-        code="file.changed",
-    )
-
-
-def signature(status: os.stat_result) -> tuple[int, ...]:
-    """Return what changes whenever a file's content may have changed."""
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_mode,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
+    def _place(self, digest: str) -> str:
+        """As `object_path`; a Path costs more than the system call that it is for."""
+        return f"{self._root}/{digest[:2]}/{digest[2:]}"
 
 
 @contextmanager
@@ -264,9 +272,11 @@ def batch(objects: Path) -> Iterator[Batch]:
     Raises StorageError when the store is missing, full or read-only.
     """
     folder, lock = _claim(objects)
+    opened_batch = Batch(objects=objects, folder=folder, lock=lock)
     try:
-        yield Batch(objects=objects, folder=folder)
+        yield opened_batch
     finally:
+        opened_batch.close()
         # What cannot be removed now (a failing disk) is swept by fsck; the first error matters.
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
@@ -295,11 +305,7 @@ def _claim(objects: Path) -> tuple[Path, int]:
         try:
             area.mkdir(exist_ok=True)
         except FileNotFoundError as error:
-            raise StorageError(
-                f"There is no store at {objects}.",
-                remedy="Run `still init` first, or name the registry with --registry.",
-                code="store.absent",
-            ) from error
+            raise absent(objects) from error
         folder = Path(tempfile.mkdtemp(dir=area, prefix="put-"))
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -321,31 +327,21 @@ def _remove_if_free(path: Path) -> bool:
     return True
 
 
-def _pieces(source: Path, descriptor: int, size: int) -> Iterator[memoryview]:
-    """Yield the file's bytes; stops soon after `size`, so that an endless file does not."""
-    total = 0
-    with reading(source):
-        for piece in chunks(descriptor, size):
-            yield piece
-            total += len(piece)
-            if total > size:
-                return
+def _hashed(source: Path | str, reader: int, before: os.stat_result, *, sha256: bool) -> FileHash:
+    hasher = Hasher(sha256=sha256, expected=before.st_size)
+    for piece in pieces(source, reader, before.st_size):
+        hasher.update(piece)
+    refuse_changed(source, before, os.fstat(reader), hasher.result().size)
+    return hasher.result()
 
 
-def write_all(descriptor: int, data: memoryview | bytes) -> None:
-    """Write all of `data`, in as many steps as the system needs. Raises OSError."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def _read_small(reader: int, size: int) -> bytes:
+    """The whole file, or a little more than its size when it is longer than it says."""
+    data = os.read(reader, size + 1)
+    while len(data) <= size and (more := os.read(reader, size + 1 - len(data))):
+        data += more
+    return data
 
 
-def _seal(descriptor: int, expected: FileHash) -> None:
-    os.fchmod(descriptor, _OBJECT_MODE)
-    sync(descriptor)
-    length = os.fstat(descriptor).st_size
-    if length != expected.size:
-        raise StorageError(
-            f"The disk kept {length} of {expected.size} bytes.",
-            remedy="Check the disk, then try again; nothing was recorded.",
-            code="store.short_write",
-        )
+def _stored(found: FileHash) -> Stored:
+    return Stored(digest=found.digest, size=found.size, sha256=found.sha256)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,16 +32,16 @@ from store.blobs import BlobStore
 from store.durable import shown
 from store.folders import Found, scan
 from store.names import component_fault, path_faults
-from store.staging import Batch, Stored, refuse_changed
+from store.sources import refuse_changed
+from store.staging import Stored
+from store.statcache import Memory, StatCache
 
 HEADER = b"stillhouse tree v1\n"
 
 _LINE = re.compile(r"([x-]) (0|[1-9][0-9]{0,18}) ([0-9a-f]{64}) (.+)")
-# fsyncs that wait together share one commit of the file system's journal.
-_WRITERS = 8
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One file of a tree."""
 
@@ -99,20 +98,32 @@ def parse_tree(data: bytes) -> tuple[Entry, ...]:
     return entries
 
 
-def put_tree(store: BlobStore, folder: Path, *, sha256: bool = False) -> StoredTree:
+def put_tree(
+    store: BlobStore,
+    folder: Path,
+    *,
+    sha256: bool = False,
+    cache: StatCache | None = None,
+    found: Sequence[Found] | None = None,
+) -> StoredTree:
     """Store every file below `folder`, then the tree that lists them, durably and all at once.
 
-    Raises InputError, with nothing written to the store, when the folder is empty or a link, holds
-    a link or special file or a name that the rules above refuse, or changes meanwhile; StorageError
-    and IntegrityError as BlobStore does.
+    `cache` spares reading files that did not change since they were recorded there; `found` is the
+    scan of the folder, if there was one. Raises InputError, with nothing written to the store, when
+    the folder is empty or a link, holds a link or special file or a name that the rules above
+    refuse, or changes meanwhile; StorageError and IntegrityError as BlobStore does.
     """
-    found = scan(folder)
+    found = scan(folder) if found is None else found
     with store.batch() as batch:
-        stored = _stage(batch, found, sha256=sha256)
+        memory = Memory(cache, folder, batch)
+        stored = [
+            memory.take(file.source, file.path, sha256=sha256, status=file.status) for file in found
+        ]
         _refuse_moved(found, scan(folder))
         entries = tuple(_entry(file, blob) for file, blob in zip(found, stored, strict=True))
         tree = batch.add_bytes(tree_bytes(entries))
         batch.commit()
+        memory.keep()
     return StoredTree(
         digest=tree.digest,
         size=tree.size,
@@ -140,16 +151,6 @@ def malformed(what: str) -> IntegrityError:
         remedy="Do not use it; publish the folder again, and run `still fsck`.",
         code="tree.malformed",
     )
-
-
-def _stage(batch: Batch, found: Sequence[Found], *, sha256: bool) -> list[Stored]:
-    with ThreadPoolExecutor(_WRITERS) as writers:
-        waiting = [writers.submit(batch.add_file, file.source, sha256=sha256) for file in found]
-        try:
-            return [one.result() for one in waiting]
-        except BaseException:
-            writers.shutdown(cancel_futures=True)
-            raise
 
 
 def _refuse_moved(before: Sequence[Found], after: Sequence[Found]) -> None:

@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import InputError, IntegrityError, StillError, StorageError
-from store import staging
+from store import sources, staging
 from store.blobs import BlobStore
-from store.hashing import CHUNK, FileHash
+from store.durable import MANY
+from store.hashing import CHUNK, Hasher
+from store.streaming import PIECE
 
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
 
@@ -176,7 +178,7 @@ def test_a_failed_directory_fsync_is_never_acknowledged_even_for_a_present_objec
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     store.put_bytes(b"abc")
-    monkeypatch.setattr("store.staging.sync_folder", broken)
+    monkeypatch.setattr("store.durable.sync_folder", broken)
     for data in (b"abc", b"new"):
         with pytest.raises(StorageError):
             store.put_bytes(data)
@@ -237,37 +239,111 @@ def test_what_is_acknowledged_had_its_folders_fsynced_after_it_was_shown(
     def note(folder: Path) -> None:
         fsynced.append((folder.relative_to(store.root).as_posix(), store.has(ABC)))
 
-    monkeypatch.setattr("store.staging.sync_folder", note)
+    monkeypatch.setattr("store.durable.sync_folder", note)
     for _ in ("new", "present"):
         fsynced.clear()
         store.put_bytes(b"abc")
         assert sorted(fsynced) == [(".", True), ("64", True)]
 
 
-def test_a_large_file_that_is_there_already_is_not_written_again(
+def test_a_large_file_that_was_met_before_is_not_written_again(
     store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "large"
     source.write_bytes(os.urandom(CHUNK + 1))
     first = store.put_file(source, sha256=True)
-    monkeypatch.setattr(staging, "write_all", pytest.fail)
-    assert store.put_file(source, sha256=True) == first
+    monkeypatch.setattr(staging, "pour", pytest.fail)
+    with store.batch() as batch:
+        assert batch.add_file(source, sha256=True, met=True) == first
+        batch.commit()
 
 
-def test_a_large_file_that_changes_between_hashing_and_copying_is_refused(
+def test_a_large_file_that_is_there_already_leaves_no_second_copy(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    source = tmp_path / "large"
+    source.write_bytes(os.urandom(CHUNK + 1))
+    inode = store.path(store.put_file(source).digest).stat().st_ino
+    with store.batch() as batch:
+        stored = batch.add_file(source)
+        assert [list(folder.iterdir()) for folder in temporaries(store)] == [[]]
+        batch.commit()
+    assert store.path(stored.digest).stat().st_ino == inode
+
+
+def test_what_is_stored_is_what_was_hashed_even_if_a_mapping_changed_the_file(
     store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even when its times tell nothing, as after a write through a mapping."""
+    """A write through a mapping may change no time at all: only the bytes themselves tell."""
     source = tmp_path / "large"
-    source.write_bytes(bytes(CHUNK + 1))
-    monkeypatch.setattr(staging, "signature", lambda status: (status.st_size,))
-    has = staging.Batch._has
+    source.write_bytes(bytes(3 * PIECE))
+    monkeypatch.setattr(sources, "signature", lambda status: (status.st_size,))
+    update = Hasher.update
 
-    def change(batch: staging.Batch, found: FileHash) -> bool:
-        source.write_bytes(bytes(CHUNK) + b"x")
-        return has(batch, found)
+    def scribble(hasher: Hasher, data: memoryview) -> None:
+        update(hasher, data)
+        with source.open("r+b") as file:
+            file.write(os.urandom(3 * PIECE))
 
-    monkeypatch.setattr(staging.Batch, "_has", change)
-    with pytest.raises(InputError, match="changed"):
-        store.put_file(source)
+    monkeypatch.setattr(Hasher, "update", scribble)
+    digest = store.put_file(source).digest
+    monkeypatch.undo()
+    assert store.verify(digest) == 3 * PIECE
+
+
+def test_two_files_of_one_content_are_written_once(store: BlobStore, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(b"abc")
+    with store.batch() as batch:
+        batch.add_file(tmp_path / "one")
+        batch.add_file(tmp_path / "two")
+        assert len(list((store.root / "tmp").glob("*/*"))) == 1
+        batch.commit()
+    assert list(store.digests()) == [ABC]
+
+
+@pytest.mark.parametrize("count", [MANY, MANY + 1, 3 * MANY])
+def test_few_and_many_objects_are_stored_alike(store: BlobStore, count: int) -> None:
+    with store.batch() as batch:
+        wanted = [batch.add_bytes(bytes([n])).digest for n in range(count)]
+        batch.commit()
+    assert list(store.digests()) == sorted(wanted)
+    assert {store.path(digest).stat().st_mode & 0o777 for digest in wanted} == {0o444}
+    assert temporaries(store) == []
+
+
+def test_a_tight_umask_leaves_objects_readable(store: BlobStore) -> None:
+    before = os.umask(0o077)
+    try:
+        place = store.path(store.put_bytes(b"abc").digest)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o444
+
+
+def test_a_lost_write_that_the_file_system_tells_is_never_acknowledged(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("store.kernel.can_sync_all", lambda: True)
+    monkeypatch.setattr("store.kernel.sync_all", broken)
+    with store.batch() as batch:
+        for n in range(MANY + 2):
+            batch.add_bytes(bytes([n]))
+        with pytest.raises(StorageError, match="Input/output error"):
+            batch.commit()
     assert list(store.digests()) == []
+
+
+def test_without_a_sync_of_everything_each_object_is_synced(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("store.kernel.can_sync_all", lambda: False)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    with store.batch() as batch:
+        wanted = [batch.add_bytes(bytes([n])).digest for n in range(MANY + 4)]
+        batch.commit()
+    assert {store.path(digest).stat().st_ino for digest in wanted} <= set(synced)

@@ -1,0 +1,208 @@
+"""What is known of files that did not change since they were read: their digests, by status.
+
+Owns `stat.cache/`; its form and the rules by which a file is recorded and believed are in
+docs/design.md. The rules in one line: record a file only if any later write must give it other
+times than it has, believe a record only if every figure is the same. A cache that does not check is
+no cache, and one that cannot be written is none either: it only ever saves work.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from store.hashing import hash_bytes
+from store.kernel import nobody_writes
+from store.sources import opened, signature
+from store.staging import Batch, Stored
+
+MAX_ROOTS = 512
+"""Published paths that are remembered."""
+MAX_BYTES = 256 << 20
+"""Of all records together."""
+MAX_AGE = 90 * 86_400
+"""Seconds after which a path that was not published again is forgotten."""
+
+_HEADER = b"stillhouse stat-cache v1 "
+_HEAD = struct.Struct("<QI")  # the moment, how many records
+_RECORD = struct.Struct("<QQIQqq32s32s")
+_NO_SUM = bytes(32)
+_SECOND = 1_000_000_000
+_FINE = 20_000_000
+"""Nanoseconds: two of the longest tick that Linux is built with (100 a second)."""
+_COARSE = 2 * _SECOND
+"""Nanoseconds: FAT keeps times to two seconds, others to one."""
+# File systems whose times come from this machine's clock, and whose status is never a cached copy.
+_LOCAL = frozenset(
+    ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs")
+    + ("tmpfs", "ramfs", "vfat", "exfat", "ntfs3", "jfs")
+)
+
+
+class Known(NamedTuple):
+    """One file as it was when it was read."""
+
+    signature: tuple[int, int, int, int, int, int]
+    """Device, inode, mode, size, mtime, ctime; times in ns."""
+    digest: str
+    sha256: str | None
+
+
+class StatCache:
+    """The records below one folder, which need not exist."""
+
+    def __init__(self, folder: Path, *, believe: bool = True) -> None:
+        self.folder = folder
+        self._believe = believe
+
+    def load(self, root: Path, *, now_ns: int) -> dict[str, Known]:
+        """What is known below `root`, by relative path; nothing when the clock was set back."""
+        if not self._believe:
+            return {}
+        path = self._path(root)
+        try:
+            data = path.read_bytes()
+            os.utime(path)  # used today
+        except OSError:
+            return {}
+        moment, known = _decoded(data)
+        return known if moment <= now_ns else {}
+
+    def save(self, root: Path, known: Mapping[str, Known], *, now_ns: int) -> None:
+        """Replace what is known below `root`, and forget what is old or too much."""
+        path = self._path(root)
+        new = path.with_name(f"{path.name}.{os.getpid()}")
+        with suppress(OSError):  # what was published is safe; only the next time takes longer
+            self.folder.mkdir(exist_ok=True)
+            new.write_bytes(_encoded(known, now_ns))
+            new.replace(path)
+            self._trim(now_ns)
+
+    def _path(self, root: Path) -> Path:
+        return self.folder / hash_bytes(os.fsencode(root.absolute())).digest[:32]
+
+    def _trim(self, now_ns: int) -> None:
+        kept = 0
+        found = [(entry.stat(), entry.path) for entry in os.scandir(self.folder)]
+        for place, (status, path) in enumerate(sorted(found, key=_latest_first)):
+            kept += status.st_size
+            old = now_ns - status.st_mtime_ns > MAX_AGE * _SECOND
+            if old or place >= MAX_ROOTS or kept > MAX_BYTES:
+                Path(path).unlink()
+
+
+class Memory:
+    """Takes files into a batch, reading only those that are not known. Without a cache, all."""
+
+    def __init__(self, cache: StatCache | None, root: Path, batch: Batch) -> None:
+        self._cache = cache
+        self._root = root
+        self._batch = batch
+        self._before = cache.load(root, now_ns=batch.began_ns) if cache else {}
+        self._after: dict[str, Known] = {}
+        self._local: dict[int, bool] = {}
+
+    def take(
+        self, source: Path | str, path: str, *, sha256: bool, status: os.stat_result | None = None
+    ) -> Stored:
+        """Stage one file; `path` is what it is called below the root. Raises as Batch does.
+
+        `status` is that of the file, not followed, if it has been looked at.
+        """
+        known = self._before.get(path)
+        if known is not None and self._believed(known, source, status, sha256=sha256):
+            self._after[path] = known
+            size, kept = known.signature[3], known.sha256 if sha256 else None
+            return Stored(digest=known.digest, size=size, sha256=kept)
+        with opened(source) as (reader, before):
+            steady = self._cache is not None and self._steady(reader, before)
+            met = known is not None and known.signature[3] == before.st_size
+            stored = self._batch.add_open(source, reader, before, sha256=sha256, met=met)
+        if steady:
+            self._after[path] = Known(signature(before), stored.digest, stored.sha256)
+        return stored
+
+    def keep(self) -> None:
+        """Record what was learnt; to be called once it is committed."""
+        if self._cache is not None and self._after != self._before:
+            self._cache.save(self._root, self._after, now_ns=self._batch.began_ns)
+
+    def _believed(
+        self, known: Known, source: Path | str, status: os.stat_result | None, *, sha256: bool
+    ) -> bool:
+        if sha256 and known.sha256 is None:
+            return False
+        if status is None:
+            with suppress(OSError):  # opening it will tell
+                status = os.lstat(source)
+        return (
+            status is not None
+            and signature(status) == known.signature
+            and self._batch.holds(known.digest, known.signature[3])
+        )
+
+    def _steady(self, reader: int, status: os.stat_result) -> bool:
+        """Whether any later write must give the file other times than it has now."""
+        began = self._batch.began_ns
+        same_clock = status.st_dev == self._batch.device and began % 1_000_000
+        slack = _FINE if same_clock else _COARSE
+        return (
+            max(status.st_mtime_ns, status.st_ctime_ns) + slack < began
+            and self._is_local(status.st_dev)
+            and nobody_writes(reader)
+        )
+
+    def _is_local(self, device: int) -> bool:
+        if device not in self._local:
+            self._local[device] = _type_of(device) in _LOCAL
+        return self._local[device]
+
+
+def _encoded(known: Mapping[str, Known], now_ns: int) -> bytes:
+    records = b"".join(
+        _RECORD.pack(
+            *one.signature,
+            bytes.fromhex(one.digest),
+            bytes.fromhex(one.sha256) if one.sha256 else _NO_SUM,
+        )
+        for one in known.values()
+    )
+    names = b"\0".join(path.encode() for path in known)
+    body = _HEAD.pack(now_ns, len(known)) + records + names
+    return _HEADER + hash_bytes(body).digest.encode() + b"\n" + body
+
+
+def _decoded(data: bytes) -> tuple[int, dict[str, Known]]:
+    head, _, body = data.partition(b"\n")
+    if head != _HEADER + hash_bytes(body).digest.encode():
+        return 0, {}
+    moment, count = _HEAD.unpack_from(body)
+    end = _HEAD.size + count * _RECORD.size
+    names = body[end:].decode().split("\0")
+    records = _RECORD.iter_unpack(body[_HEAD.size : end])
+    return moment, {
+        name: Known(record[:6], record[6].hex(), record[7].hex() if any(record[7]) else None)
+        for name, record in zip(names, records, strict=False)
+    }
+
+
+def _latest_first(found: tuple[os.stat_result, str]) -> int:
+    return -found[0].st_mtime_ns
+
+
+def _type_of(device: int) -> str:
+    """The type of the mounted file system with this number; empty when that cannot be told."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    for line in mounts.splitlines():  # proc_pid_mountinfo(5)
+        mount, _, rest = line.partition(" - ")
+        if mount.split(" ")[2] == wanted:
+            return rest.partition(" ")[0]
+    return ""

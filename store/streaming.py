@@ -1,0 +1,86 @@
+"""One pass over a large file: read, hash and write at the same time.
+
+Owns the pipeline. One thread reads and hashes a piece while another writes it, and every stretch
+that was written is handed to the disk at once: left alone, the kernel collects gigabytes and the
+fsync at the end waits for all of them. Both threads spend their time in calls that release the
+interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from store.durable import reading
+from store.hashing import Hasher
+from store.kernel import start_writing
+
+PIECE = 8 << 20
+"""Bytes that are read, hashed and written together: enough for BLAKE3 to use every core."""
+
+_STRETCH = 32 << 20
+"""Bytes after which the disk is told to begin."""
+
+
+def pour(source: Path | str, reader: int, writer: int, *, size: int, hasher: Hasher) -> int:
+    """Copy the rest of `reader` to `writer` and feed it to `hasher`; returns the bytes copied.
+
+    Stops soon after `size` bytes, so that an endless file does not fill the disk. Raises InputError
+    when `source` cannot be read, OSError when `writer` refuses.
+    """
+    with ThreadPoolExecutor(1) as writing:
+        outlet = _Outlet(writer)
+        before: Future[None] | None = None
+        for piece in pieces(source, reader, size):
+            if before is not None:
+                before.result()
+            before = writing.submit(outlet.write, piece)
+            hasher.update(piece)
+        if before is not None:
+            before.result()
+    return outlet.written
+
+
+def pieces(source: Path | str, descriptor: int, size: int) -> Iterator[memoryview]:
+    """Yield the rest of a file in two buffers by turns: a piece is valid until the next but one.
+
+    Stops soon after `size` bytes. Raises InputError.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    length = min(PIECE, size + 1)
+    buffers = [memoryview(bytearray(length)), memoryview(bytearray(length))]
+    total = turn = 0
+    while total <= size:
+        with reading(source):
+            count = os.readv(descriptor, [buffers[turn]])
+        if not count:
+            return
+        yield buffers[turn][:count]
+        total += count
+        turn = 1 - turn
+
+
+def write_all(descriptor: int, data: memoryview | bytes) -> None:
+    """Write all of `data`, in as many steps as the system needs. Raises OSError."""
+    done = os.write(descriptor, data)
+    while done < len(data):
+        done += os.write(descriptor, memoryview(data)[done:])
+
+
+class _Outlet:
+    """The writing end: knows how far it came, and how far the disk was told to."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._told = 0
+        self.written = 0
+
+    def write(self, piece: memoryview) -> None:
+        write_all(self._descriptor, piece)
+        self.written += len(piece)
+        if self.written - self._told >= _STRETCH:
+            start_writing(self._descriptor, self._told, self.written - self._told)
+            self._told = self.written
