@@ -13,6 +13,7 @@ import typer
 from cli import render, standing
 from cli.arguments import Json, session_of
 from cli.differences import Difference, differences, nearest_earlier
+from cli.outlook import Outlook
 from cli.runs import ending_of, status_of
 from cli.verdicts import gate_reason
 from cli.whynot import Asked, PlanOption, is_gate, print_slot, slots_named, tell_gates, view_of
@@ -44,18 +45,17 @@ def why(
     Why it ran, was not run again, waits or is blocked, or why a gate is open or closed: the first
     reason, with digests.
     """
-    session = session_of(context)
-    reactor = session.reactor()
-    view = view_of(reactor, plan)
+    outlook = Outlook(session_of(context))
+    view = view_of(outlook, plan)
     if view is not None:
-        asked = Asked(session, reactor, view)
+        asked = Asked(outlook, view)
         if slots := slots_named(view, target):
             _tell_slots(asked, slots, as_json=as_json)
             return
         if is_gate(asked, target):
             tell_gates(asked, target, as_json=as_json)
             return
-    _tell_run(reactor.state, _run_behind(reactor.state, target, view), as_json=as_json)
+    _tell_run(outlook.state, _run_behind(outlook.state, target, view), as_json=as_json)
 
 
 def _run_behind(state: State, target: str, view: PlanView | None) -> Run:

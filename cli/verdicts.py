@@ -8,6 +8,7 @@ import typer
 
 from cli import render, standing
 from cli.arguments import Json, MaybeRef, session_of
+from cli.outlook import Outlook
 from registry.plans import ENVIRONMENT, GateView, PlanView, Status
 from registry.references import resolve_reference
 from schemas.artifact import Kind
@@ -24,18 +25,18 @@ def gates(context: typer.Context, ref: MaybeRef = None, *, as_json: Json = False
     Of the latest plan, of the plan REF, or over the artifact REF. Waivers are shown with who gave
     them, why and until when, the expired ones too.
     """
-    reactor = session_of(context).reactor()
-    state = reactor.state
+    outlook = Outlook(session_of(context))
+    state = outlook.state
     digest = resolve_reference(state, ref) if ref else standing.latest_plan(state)
     if state.published(digest, Kind.RECIPE):
-        view = reactor.view(digest)
+        view = outlook.view(digest)
         if as_json:
             render.json_document([standing.gate_values(gate) for gate in view.gates])
         else:
             standing.show_gates(view.gates)
         return
     judged = [j for j in state.verdicts.values() if digest in (j.fact.subject, j.fact.evidence)]
-    now = reactor.now()
+    now = outlook.now
     if as_json:
         render.json_document(
             [{"seq": j.seq, **j.fact.to_json(), "waivers": _waivers(state, j, now)} for j in judged]

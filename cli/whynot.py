@@ -15,6 +15,7 @@ from cli import render, standing
 from cli.alive import held
 from cli.arguments import Json, session_of
 from cli.differences import differences
+from cli.outlook import Outlook
 from cli.remedies import remedy_for
 from cli.verdicts import gate_reason, unfed_reason
 from registry.plans import GateView, PlanView, SlotView, Status
@@ -23,8 +24,6 @@ from schemas.artifact import Kind
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from cli.wiring import Session
-    from phases.reactor import Reactor
     from registry.admission import Admission
     from registry.causes import Cause
 
@@ -50,10 +49,9 @@ def why_not(
 
     Down to the slot or gate that is the cause, and what can be done about it.
     """
-    session = session_of(context)
-    reactor = session.reactor()
-    view = view_of(reactor, plan) or reactor.view(standing.latest_plan(reactor.state))
-    asked = Asked(session, reactor, view)
+    outlook = Outlook(session_of(context))
+    view = view_of(outlook, plan) or outlook.view(standing.latest_plan(outlook.state))
+    asked = Asked(outlook, view)
     if slots := slots_named(view, target):
         _tell_causes(asked, slots, as_json=as_json)
     elif is_gate(asked, target):
@@ -68,10 +66,10 @@ def why_not(
 class Asked:
     """A plan, and what holds its runs now."""
 
-    def __init__(self, session: Session, reactor: Reactor, view: PlanView) -> None:
-        self.session, self.reactor, self.view = session, reactor, view
-        self.state = reactor.state
-        self.policy = reactor.state.policy(view.recipe.policy)
+    def __init__(self, outlook: Outlook, view: PlanView) -> None:
+        self.outlook, self.view = outlook, view
+        self.state = outlook.state
+        self.policy = outlook.state.policy(view.recipe.policy)
 
     @cached_property
     def admissions(self) -> tuple[Admission, ...]:
@@ -80,16 +78,16 @@ class Asked:
         from registry.admission import admissions
         from registry.agenda import Agenda
 
-        agenda = Agenda(self.state, CATALOG, self.reactor.site())
-        agenda.facts(self.reactor.now())
-        limits = self.reactor.site().limits
+        agenda = Agenda(self.state, CATALOG, self.outlook.site)
+        agenda.facts(self.outlook.now)
+        limits = self.outlook.site.limits
         return tuple(admissions(agenda.starts(), self.state.running(), limits))
 
     def cause(self, slot: str) -> Cause:
         """What has to change first for a slot."""
         from registry.causes import find_cause
 
-        advanced = held(self.session.home.reactor_lock)
+        advanced = held(self.outlook.home.reactor_lock)
         return find_cause(
             self.state, self.view, slot, admissions=self.admissions, advanced=advanced
         )
@@ -100,11 +98,11 @@ class Asked:
         return remedy_for(cause.reason, cause.slot, plan=self.view.plan, wanted=wanted)
 
 
-def view_of(reactor: Reactor, plan: str | None) -> PlanView | None:
+def view_of(outlook: Outlook, plan: str | None) -> PlanView | None:
     """The plan that is meant; None when there is none at all."""
     if plan is not None:
-        return reactor.view(resolve_reference(reactor.state, plan, kind=Kind.RECIPE))
-    return reactor.view(standing.latest_plan(reactor.state)) if reactor.state.requested else None
+        return outlook.view(resolve_reference(outlook.state, plan, kind=Kind.RECIPE))
+    return outlook.view(standing.latest_plan(outlook.state)) if outlook.state.requested else None
 
 
 def slots_named(view: PlanView, target: str) -> list[SlotView]:
@@ -192,7 +190,7 @@ def _again(asked: Asked, slot: SlotView) -> str:
         return ""
     from registry.causes import trace
 
-    fresh = asked.reactor.view(asked.view.plan, fresh=True)
+    fresh = asked.outlook.view(asked.view.plan, fresh=True)
     first = trace(fresh, slot.slot.id)[-1]
     if first.status is Status.FILLED or first.key is None or first.run is not None:
         return ""

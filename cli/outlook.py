@@ -1,0 +1,31 @@
+"""How plans stand, for verbs that only look: what a reactor sees, without what starts workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.wiring import Session, clock
+from registry.assess import assess
+from schemas.digest import Digest
+
+if TYPE_CHECKING:
+    from registry.plans import PlanView, Site
+
+
+class Outlook:
+    """One registry as of now, and the environment that runs would have here."""
+
+    def __init__(self, session: Session) -> None:
+        from cli.config import read_config
+        from phases.surroundings import Surroundings
+
+        self.home = session.home
+        self.state = session.state()
+        self.site: Site = Surroundings(read_config(session.home).limits()).site
+        self.now = clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def view(self, plan: Digest, *, fresh: bool = False) -> PlanView:
+        """A plan as it stands; `fresh`: as if it were asked for now. Raises KeyError."""
+        from phases.catalog import CATALOG
+
+        return assess(self.state, plan, CATALOG, self.site, self.now, fresh=fresh)
