@@ -5,36 +5,68 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import render
 from cli.arguments import Json, session_of
+from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from registry.projection import Rows
+
+_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def sql(
     context: typer.Context,
     statement: Annotated[str, typer.Argument(metavar="SQL", help="One statement, read-only.")],
     *,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="The text that $NAME stands for; repeatable."),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(metavar="TIME|SEQ", help="Answer as of then: an event, a date, a time."),
+    ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
 ) -> None:
     """Ask the registry in SQL (DuckDB).
 
-    Tables: event, artifact, edge, gate; `SHOW TABLES` lists the views. Read-only.
+    Tables and views: `SHOW TABLES`; they and the questions of an audit are in docs/sql.md.
     """
-    found = session_of(context).projection.query(statement)
+    from registry.asof import as_of as parse
+
+    at = parse(as_of) if as_of is not None else None
+    params = _params(param or ())
+    found = session_of(context).projection.query(statement, params, at=at)
     if as_json:
         render.json_document(_objects(found))
     elif as_csv:
         _write_csv(found)
     else:
         render.table(found.columns, ([_cell(value) for value in row] for row in found.rows))
+
+
+def _params(given: Iterable[str]) -> dict[str, str]:
+    """`name=value` of each. Raises InputError `usage.param`."""
+    params: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not _NAME.fullmatch(name) or name in params:
+            raise InputError(
+                f"--param {text!r} is not one NAME=VALUE of its own.",
+                remedy="Write --param name=value once for each $name of the statement.",
+                code="usage.param",
+            )
+        params[name] = value
+    return params
 
 
 def _objects(found: Rows) -> list[dict[str, Any]]:

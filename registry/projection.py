@@ -5,7 +5,7 @@ Catch-up, as a protocol:
  2. take the projection's own lock (a file beside it), so that one process projects at a time;
  3. attach, retrying while a foreign shell holds the file, but not beyond the deadline;
  4. n = size of the ledger, *then* sync the ledger: what is not durable is never projected;
- 5. verify the chain from the cursor to n, and load it, one transaction a chunk, cursor included;
+ 5. verify the chain from the cursor to n, and load it, cursor included, in one transaction;
  6. detach, and note in the lock file how far it came (registry/witness.py).
 
 A file that cannot be read, has another layout, or disagrees with its own cursor is rebuilt beside
@@ -18,17 +18,18 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from registry import logfile, witness
+from registry.asof import AsOf, rewind
 from registry.borrow import HeldError, Instance
 from registry.chain import START, Line, Position
 from registry.ledger import LedgerReader, head
 from registry.queries import named, statements
-from registry.rows import LAYOUT, event_columns
+from registry.rows import LAYOUT, PRESENT, Vocabulary, columns, loaders, upcasts
 from registry.sql import Params, Rows, ask_sealed, fetch
 from schemas.errors import BusyError, StorageError
 
@@ -48,8 +49,8 @@ LIMIT = 60.0
 """Seconds that a person's statement may take; projecting waits for it."""
 
 _POLL_SECONDS = 0.01
-_TRANSACTION_LINES = 50_000
-"""Events loaded at a time when there are many: a commit costs, and so does memory."""
+_PIECE = 25_000
+"""Events loaded at a time when there are many: each costs memory."""
 
 
 class _UnusableError(Exception):
@@ -59,9 +60,10 @@ class _UnusableError(Exception):
 class Projection:
     """The DuckDB file at `path`, made from the ledger at `log`. Safe to use from threads."""
 
-    def __init__(self, path: Path, log: Path) -> None:
+    def __init__(self, path: Path, log: Path, known: Vocabulary = PRESENT) -> None:
         self._path = path
         self._log = log
+        self._known = known
         self._lock = witness.lock_of(path)
         self._instance = Instance()
 
@@ -77,18 +79,27 @@ class Projection:
         return self._project(deadline) if current is None else current
 
     def query(
-        self, question: str, params: Params = (), *, timeout: float = PATIENCE, limit: float = LIMIT
+        self,
+        question: str,
+        params: Params = (),
+        *,
+        at: AsOf | None = None,
+        timeout: float = PATIENCE,
+        limit: float = LIMIT,
     ) -> Rows:
         """Catch up, then ask: a name of queries.sql, or one statement of a person's own.
 
+        at: answer a person's statement as it would have been answered then (registry/asof.py).
         limit: seconds that a statement may take. Raises what `catch_up` raises, and InputError
-        `sql.refused` or `sql.too_long` (registry/sql.py says what a person may ask).
+        `sql.refused`, `sql.too_long` (registry/sql.py says what a person may ask) or `sql.as_of`.
         """
         if question in statements():
             return self.consult(lambda ask: ask(question, params), timeout=timeout)
 
         def ask(deadline: float) -> Rows:
             with self._reading(deadline, discard=True) as connection:
+                if at is not None:
+                    rewind(connection, at)
                 return ask_sealed(connection, question, params, limit=limit)
 
         return self._asked(ask, timeout)
@@ -134,7 +145,7 @@ class Projection:
             return None
         try:
             with self._reading(deadline) as connection:
-                cursor = _cursor(connection)
+                cursor = self._cursor(connection)
         except _UnusableError:
             return None
         return cursor.seq if cursor == head(self._log) else None
@@ -150,9 +161,9 @@ class Projection:
         if not self._path.exists():
             raise _UnusableError
         with self._borrowed(self._path, read_only=False, deadline=deadline) as connection:
-            cursor = _cursor(connection)
+            cursor = self._cursor(connection)
             witness.check(self._log, cursor)
-            reached = _load(connection, self._log, cursor)
+            reached = self._load(connection, cursor)
         self._note(lock, reached)
         return reached.seq
 
@@ -162,10 +173,12 @@ class Projection:
         try:
             _remove(fresh)
             with self._borrowed(fresh, read_only=False, deadline=0) as connection:
-                connection.execute(named("layout"))
-                connection.execute(named("set_version"), {"version": LAYOUT})
+                for name in ("tables", "moment", "views"):
+                    connection.execute(named(name))
+                layout = {"version": LAYOUT, "payloads": self._known.versions}
+                connection.execute(named("set_layout"), layout)
                 _set_cursor(connection, START)
-                reached = _load(connection, self._log, START)
+                reached = self._load(connection, START)
             # Before the file is there: an older note beside it might be of another ledger.
             self._note(lock, reached)
             _wal(self._path).unlink(missing_ok=True)
@@ -175,6 +188,49 @@ class Projection:
         except OSError as error:
             raise self._not_written(error) from error
         return reached.seq
+
+    def _load(self, connection: DuckDBPyConnection, cursor: Position) -> Position:
+        """Project what is durable after `cursor`, in one transaction; the place that is reached.
+
+        One, because DuckDB then compresses rows once and writes them straight to the file.
+        """
+        reader = LedgerReader(self._log, cursor)
+        connection.begin()
+        for piece in _pieces(reader.chunks(until=_durable_size(self._log))):
+            self._load_piece(connection, piece)
+        connection.execute(named("forget_cursor"))
+        _set_cursor(connection, reader.position)
+        connection.commit()
+        return reader.position
+
+    def _load_piece(self, connection: DuckDBPyConnection, lines: Sequence[Line]) -> None:
+        """Load some whole batches."""
+        earlier = upcasts(lines, self._known)
+        connection.execute(named("add_events"), columns(lines))
+        if earlier["seq"]:
+            connection.execute(named("add_upcasts"), earlier)
+        for name in loaders(lines):
+            connection.execute(named(name), {"after": lines[0].seq - 1})
+
+    def _cursor(self, connection: DuckDBPyConnection) -> Position:
+        """How far the file is.
+
+        Raises _UnusableError when it has another layout, was built with other versions of the
+        events, or lost rows.
+        """
+        import duckdb
+
+        try:
+            layout = connection.execute(named("layout")).fetchall()
+            cursor = connection.execute(named("cursor")).fetchall()
+        except duckdb.Error as error:
+            raise _UnusableError from error
+        if layout != [(LAYOUT, self._known.versions)]:
+            raise _UnusableError
+        if len(cursor) != 1 or cursor[0][0] != cursor[0][3]:
+            raise _UnusableError
+        seq, digest, offset, _ = cursor[0]
+        return Position(seq=seq, hash=digest, offset=offset)
 
     # -- opening and locking -------------------------------------------------------------------
 
@@ -264,30 +320,16 @@ class Projection:
         )
 
 
-def _load(connection: DuckDBPyConnection, log: Path, cursor: Position) -> Position:
-    """Project what is durable after `cursor`; the place that is reached."""
-    reader = LedgerReader(log, cursor)
-    lines: list[Line] = []
-    for chunk in reader.chunks(until=_durable_size(log)):
-        lines += chunk
-        if len(lines) >= _TRANSACTION_LINES:
-            _load_lines(connection, lines)
-            lines.clear()
-    if lines:
-        _load_lines(connection, lines)
-    return reader.position
-
-
-def _load_lines(connection: DuckDBPyConnection, lines: Sequence[Line]) -> None:
-    """Load some whole batches and move the cursor past them: one transaction."""
-    columns = event_columns(lines)
-    connection.begin()
-    connection.execute(named("add_events"), columns)
-    for name in ("add_artifacts", "add_edges", "add_gates"):
-        connection.execute(named(name), {"after": lines[0].seq - 1})
-    connection.execute(named("forget_cursor"))
-    _set_cursor(connection, lines[-1].after)
-    connection.commit()
+def _pieces(chunks: Iterable[list[Line]]) -> Iterator[list[Line]]:
+    """The same lines in larger parts, of whole batches still."""
+    piece: list[Line] = []
+    for chunk in chunks:
+        piece += chunk
+        if len(piece) >= _PIECE:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
 
 
 def _durable_size(log: Path) -> int:
@@ -301,21 +343,6 @@ def _durable_size(log: Path) -> int:
     finally:
         os.close(fd)
     return size
-
-
-def _cursor(connection: DuckDBPyConnection) -> Position:
-    """How far the file is. Raises _UnusableError when it has another layout or lost rows."""
-    import duckdb
-
-    try:
-        version = connection.execute(named("version")).fetchall()
-        cursor = connection.execute(named("cursor")).fetchall()
-    except duckdb.Error as error:
-        raise _UnusableError from error
-    if version != [(LAYOUT,)] or len(cursor) != 1 or cursor[0][0] != cursor[0][3]:
-        raise _UnusableError
-    seq, digest, offset, _ = cursor[0]
-    return Position(seq=seq, hash=digest, offset=offset)
 
 
 def _set_cursor(connection: DuckDBPyConnection, at: Position) -> None:

@@ -1,42 +1,106 @@
-"""What a verified line is as a row of `event`. Pure; the other tables come from there, in SQL."""
+"""What verified lines are as rows, and which statements load which of them. Pure.
+
+The rows of `event` are the lines verbatim. All other tables are loaded in SQL from the lines as
+they would be written today: a line of an earlier version is upcast here, once, and kept beside.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from registry.chain import Line
+from schemas import canonical
 from schemas.errors import InputError
-from schemas.events import EVENTS
+from schemas.events import EVENTS, Payload
+from schemas.upcast import UPCASTERS, Upcaster, payload_of
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the tables in queries.sql. Every change of them raises it, and files are rebuilt."""
 
 Columns = dict[str, list[object]]
 
+_LOADERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "artifact.published",
+        ("add_artifacts", "add_edges", "add_recipes", "add_metrics", "add_files"),
+    ),
+    ("run.", ("add_run_events",)),
+    ("gate.evaluated", ("add_gates", "add_checks")),
+    ("gate.waived", ("add_waivers",)),
+    ("plan.", ("add_plan_events",)),
+    ("tag.moved", ("add_tag_moves",)),
+    ("release.cut", ("add_release_cuts",)),
+)
+"""How the types of some events begin -> the statements that load them, in their order."""
 
-def event_columns(lines: Sequence[Line]) -> Columns:
-    """The lines as the columns that `add_events` takes.
 
-    Raises InputError `event.too_new` when this program would misread one of them.
-    """
-    for line in lines:
-        _refuse_newer(line)
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The event types that a projection knows, and how earlier versions of them are read."""
+
+    events: Mapping[str, type[Payload]]
+    upcasters: Mapping[tuple[str, int], Upcaster]
+
+    @property
+    def versions(self) -> str:
+        """Every type with its version: a file that was built with others is built anew."""
+        known = {name: model.VERSION for name, model in self.events.items()}
+        return canonical.encode(known).decode()
+
+
+PRESENT = Vocabulary(events=EVENTS, upcasters=UPCASTERS)
+"""What this program knows."""
+
+
+def columns(lines: Sequence[Line]) -> Columns:
+    """The lines as the columns that `take_lines` takes."""
     return {
-        "seq": [line.seq for line in lines],
         "hash": [line.hash for line in lines],
-        "prev": [line.prev for line in lines],
-        "ts": [line.ts for line in lines],
-        "type": [line.type for line in lines],
         "body": [line.body.decode() for line in lines],
     }
 
 
-def _refuse_newer(line: Line) -> None:
-    model = EVENTS.get(line.type)
-    if model is not None and line.v > model.VERSION:
+def upcasts(lines: Sequence[Line], known: Vocabulary) -> Columns:
+    """Those lines that are of an earlier version, as the columns that `take_upcasts` takes.
+
+    Raises InputError `event.too_new` when this program would misread one of them, IntegrityError
+    `event.malformed` when an earlier one does not have the form of its version.
+    """
+    earlier = [line for line in lines if _version(line, known) > line.v]
+    return {
+        "seq": [line.seq for line in earlier],
+        "body": [_upcast(line, known) for line in earlier],
+    }
+
+
+def loaders(lines: Sequence[Line]) -> Iterator[str]:
+    """The statements that these lines need; each costs a millisecond, so no others are run."""
+    found = {line.type for line in lines}
+    for beginning, names in _LOADERS:
+        if any(name.startswith(beginning) for name in found):
+            yield from names
+
+
+def _version(line: Line, known: Vocabulary) -> int:
+    """The present version of the line's type; the line's own when the type is unknown here."""
+    model = known.events.get(line.type)
+    if model is None:
+        return line.v
+    if line.v > model.VERSION:
         raise InputError(
             f"Event {line.seq} is {line.type} version {line.v}; "
             f"this program knows versions up to {model.VERSION}.",
             remedy="Upgrade stillhouse to at least the version that wrote this registry.",
             code="event.too_new",
         )
+    return model.VERSION
+
+
+def _upcast(line: Line, known: Vocabulary) -> str:
+    """The event as it would be written today."""
+    event = line.event()
+    payload = payload_of(event, known=known.events, upcasters=known.upcasters)
+    assert payload is not None  # noqa: S101  # only types that are known here come so far
+    present = event.model_copy(update={"v": payload.VERSION, "data": payload.to_json()})
+    return canonical.encode(present.to_json()).decode()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from registry.ledger import Ledger
 from registry.projection import Projection
 from registry.queries import named
-from registry.rows import LAYOUT
+from registry.rows import LAYOUT, PRESENT
 from schemas.artifact import FileFact, Kind, Parent
 from schemas.errors import BusyError, InputError, IntegrityError, StorageError
 from schemas.event import Actor
@@ -349,7 +349,7 @@ def test_a_damaged_file_is_rebuilt(
     assert again.query("SELECT max(seq) FROM event").rows == ((3 if more else 2,),)
     assert len(again.query("FROM event").rows) == (3 if more else 2)
     assert again.query("audit").rows == ((0,),)
-    assert again.query("version").rows == ((LAYOUT,),)
+    assert again.query("layout").rows == ((LAYOUT, PRESENT.versions),)
     assert not list(tmp_path.glob("*.new*"))
 
 

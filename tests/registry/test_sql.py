@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ("DESCRIBE event", 7),
         ("EXPLAIN SELECT 1", 1),
         ("VALUES (1), (2)", 2),
-        ("SHOW TABLES", 18),
+        ("SHOW TABLES", 31),
     ],
 )
 def test_questions_are_answered(projection: Projection, question: str, rows: int) -> None:
