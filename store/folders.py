@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from schemas.errors import InputError
 from store.durable import reading, shown, unreadable
-from store.names import MAX_COMPONENT, MAX_PATH, component_fault, path_faults
+from store.names import MAX_PATH, component_fault, path_faults, plain
 from store.sources import refuse_special
 
 
@@ -55,6 +55,11 @@ def scan(folder: Path) -> tuple[Found, ...]:
     return tuple(found)
 
 
+def look_again(folder: Path) -> dict[str, os.stat_result]:
+    """The status of every file below a folder that was scanned. Raises InputError."""
+    return {file.path: file.status for file in _walk(os.fspath(folder), "")}
+
+
 def _walk(folder: str, prefix: str) -> Iterator[Found]:
     if len(prefix.encode()) > MAX_PATH:  # before a bottomless folder exhausts the stack
         raise _bad_name(folder, f"makes a path longer than {MAX_PATH} bytes")
@@ -76,7 +81,7 @@ def _walk(folder: str, prefix: str) -> Iterator[Found]:
 
 def _portable_name(child: os.DirEntry[str]) -> str:
     name = child.name
-    if name.isascii() and name.isprintable() and "\\" not in name and len(name) <= MAX_COMPONENT:
+    if plain(name):
         return name
     try:
         name.encode()

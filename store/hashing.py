@@ -22,7 +22,7 @@ _THREADS_PAY_FROM = 1 << 20
 """Bytes: under a mebibyte, waking BLAKE3's threads costs more than they save (measured)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FileHash:
     """What one pass over some bytes tells."""
 
@@ -63,6 +63,8 @@ class Hasher:
 
 def hash_bytes(data: bytes, *, sha256: bool = False) -> FileHash:
     """Hash `data`."""
+    if not sha256 and len(data) < _THREADS_PAY_FROM:
+        return FileHash(digest=blake3(data).hexdigest(), sha256=None, size=len(data))
     hasher = Hasher(sha256=sha256, expected=len(data))
     hasher.update(data)
     return hasher.result()

@@ -18,7 +18,15 @@ from typing import NamedTuple
 
 from store.durable import sync_folder, sync_folders, writing
 from store.hashing import hash_file
-from store.places import CONDEMNED, OBJECT_MODE, condemned_path, listed, object_path
+from store.places import (
+    CONDEMNED,
+    OBJECT_FOLDER,
+    OBJECT_MODE,
+    condemned_path,
+    listed,
+    matching,
+    object_path,
+)
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -58,6 +66,11 @@ def condemned(objects: Path) -> Iterator[Condemned]:
         with suppress(FileNotFoundError):  # swept or restored since it was listed
             status = entry.stat(follow_symlinks=False)
             yield Condemned(digest, status.st_size, status.st_ctime_ns)
+
+
+def prefixes(objects: Path) -> frozenset[str]:
+    """The first two characters of whatever may be condemned."""
+    return frozenset(folder.name for folder in matching(objects / CONDEMNED, OBJECT_FOLDER))
 
 
 def restore(objects: Path, digest: str) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from schemas.errors import InputError
@@ -17,22 +16,6 @@ from store.durable import shown, unreadable
 
 # O_NONBLOCK: opening a fifo that nobody writes to would otherwise hang before we can refuse it.
 _SOURCE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-
-
-@contextmanager
-def opened(source: Path | str) -> Iterator[tuple[int, os.stat_result]]:
-    """Open a regular file for reading; yields its descriptor and its status.
-
-    Raises InputError for anything else, and for what cannot be read.
-    """
-    descriptor = open_source(source)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            refuse_special(source, status.st_mode)
-        yield descriptor, status
-    finally:
-        os.close(descriptor)
 
 
 def open_source(source: Path | str) -> int:

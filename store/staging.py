@@ -31,11 +31,11 @@ from typing import NamedTuple
 
 from schemas.errors import StorageError
 from store import kernel, quarantine
-from store.durable import MANY, reading, sync, sync_folders, writing
+from store.durable import MANY, sync, sync_folders, unreadable, writing
 from store.hashing import CHUNK, FileHash, Hasher, hash_bytes
 from store.leases import absent
 from store.places import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
-from store.sources import opened, refuse_changed
+from store.sources import open_source, refuse_changed, refuse_special
 from store.streaming import pieces, pour, write_all
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -71,6 +71,8 @@ class Batch:
         self._open: list[int] = []
         self._at_once = False
         self._clones = True
+        self._masked: bool | None = None  # whether the umask takes rights from new objects
+        self._condemned = quarantine.prefixes(objects)
         self.began_ns = os.fstat(lock).st_mtime_ns
         """When the batch began, by the clock of the store's file system."""
         self.device = os.fstat(lock).st_dev
@@ -79,8 +81,8 @@ class Batch:
     def add_bytes(self, data: bytes, *, sha256: bool = False) -> Stored:
         """Stage `data`. Raises StorageError, IntegrityError."""
         found = hash_bytes(data, sha256=sha256)
-        if not self._has(found.digest, found.size):
-            with writing(self._objects):
+        with writing(self._objects):
+            if not self._has(found.digest, found.size):
                 path, descriptor = self._temporary()
                 write_all(descriptor, data)
                 self._settle(found, path, descriptor)
@@ -93,8 +95,11 @@ class Batch:
         InputError when it cannot be read, is not a regular file, or changes meanwhile; StorageError
         when the disk refuses the copy; IntegrityError as `commit` does.
         """
-        with opened(source) as (reader, before):
-            return self.add_open(source, reader, before, sha256=sha256, met=met)
+        reader = open_source(source)
+        try:
+            return self.add_open(source, reader, os.fstat(reader), sha256=sha256, met=met)
+        finally:
+            os.close(reader)
 
     def add_open(
         self,
@@ -106,15 +111,17 @@ class Batch:
         met: bool = False,
     ) -> Stored:
         """Do as `add_file` does for a source that is open: its descriptor and its status."""
+        if not stat.S_ISREG(before.st_mode):
+            refuse_special(source, before.st_mode)
         if before.st_size < CHUNK:
-            with reading(source):
-                data = _read_small(reader, before.st_size)
+            data = _read_small(source, reader, before.st_size)
             refuse_changed(source, before, os.fstat(reader), len(data))
             return self.add_bytes(data, sha256=sha256)
         if met:
             found = _hashed(source, reader, before, sha256=sha256)
-            if self._has(found.digest, found.size):
-                return _stored(found)
+            with writing(self._objects):
+                if self._has(found.digest, found.size):
+                    return _stored(found)
             os.lseek(reader, 0, os.SEEK_SET)
         return self._add_large(source, reader, before, sha256=sha256)
 
@@ -126,7 +133,8 @@ class Batch:
         try:
             status = os.stat(self._place(digest))  # noqa: PTH116  # for each of many files
         except FileNotFoundError:
-            return self._has(digest, size)
+            with writing(self._objects):
+                return self._has(digest, size)
         return status.st_size == size and stat.S_ISREG(status.st_mode)
 
     def commit(self) -> None:
@@ -194,15 +202,12 @@ class Batch:
 
     def _settle(self, found: FileHash, path: str, descriptor: int) -> None:
         """Take a finished copy in; it is made durable now, or at `commit` with the others."""
-        status = os.fstat(descriptor)
-        if stat.S_IMODE(status.st_mode) != OBJECT_MODE:  # the umask took something away
+        if self._masked is None:
+            self._masked = stat.S_IMODE(os.fstat(descriptor).st_mode) != OBJECT_MODE
+        if self._masked:
             os.fchmod(descriptor, OBJECT_MODE)
-        if status.st_size != found.size:
-            raise StorageError(
-                f"The disk kept {status.st_size} of {found.size} bytes.",
-                remedy="Check the disk, then try again; nothing was recorded.",
-                code="store.short_write",
-            )
+        if found.size >= CHUNK:
+            _refuse_short(descriptor, found.size)
         self._copies[found.digest] = _Copy(path, found.size)
         if self._at_once or len(self._open) > MANY:
             self._let_go()
@@ -230,9 +235,10 @@ class Batch:
         """Whether the object is staged already or in the store; a condemned one is put back."""
         if digest in self._copies or digest in self._present:
             return True
-        with writing(self._objects):
-            if not self._in_place(digest, size) and not self._revived(digest, size):
-                return False
+        if not self._in_place(digest, size) and not (
+            digest[:2] in self._condemned and self._revived(digest, size)
+        ):
+            return False
         self._present[digest] = size
         return True
 
@@ -327,6 +333,16 @@ def _remove_if_free(path: Path) -> bool:
     return True
 
 
+def _refuse_short(descriptor: int, size: int) -> None:
+    kept = os.fstat(descriptor).st_size
+    if kept != size:
+        raise StorageError(
+            f"The disk kept {kept} of {size} bytes.",
+            remedy="Check the disk, then try again; nothing was recorded.",
+            code="store.short_write",
+        )
+
+
 def _hashed(source: Path | str, reader: int, before: os.stat_result, *, sha256: bool) -> FileHash:
     hasher = Hasher(sha256=sha256, expected=before.st_size)
     for piece in pieces(source, reader, before.st_size):
@@ -335,11 +351,14 @@ def _hashed(source: Path | str, reader: int, before: os.stat_result, *, sha256: 
     return hasher.result()
 
 
-def _read_small(reader: int, size: int) -> bytes:
+def _read_small(source: Path | str, reader: int, size: int) -> bytes:
     """The whole file, or a little more than its size when it is longer than it says."""
-    data = os.read(reader, size + 1)
-    while len(data) <= size and (more := os.read(reader, size + 1 - len(data))):
-        data += more
+    try:
+        data = os.read(reader, size + 1)
+        while len(data) < size and (more := os.read(reader, size + 1 - len(data))):
+            data += more
+    except OSError as error:
+        raise unreadable(source, error) from error
     return data
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from store.hashing import hash_bytes
 from store.kernel import nobody_writes
-from store.sources import opened, signature
+from store.sources import open_source, signature
 from store.staging import Batch, Stored
 
 MAX_ROOTS = 512
@@ -38,8 +38,10 @@ _COARSE = 2 * _SECOND
 """Nanoseconds: FAT keeps times to two seconds, others to one."""
 # File systems whose times come from this machine's clock, and whose status is never a cached copy.
 _LOCAL = frozenset(
-    ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs")
-    + ("tmpfs", "ramfs", "vfat", "exfat", "ntfs3", "jfs")
+    (
+        *("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "zfs"),
+        *("tmpfs", "ramfs", "vfat", "exfat", "ntfs3", "jfs"),
+    )
 )
 
 
@@ -118,10 +120,14 @@ class Memory:
             self._after[path] = known
             size, kept = known.signature[3], known.sha256 if sha256 else None
             return Stored(digest=known.digest, size=size, sha256=kept)
-        with opened(source) as (reader, before):
+        reader = open_source(source)
+        try:
+            before = os.fstat(reader)
             steady = self._cache is not None and self._steady(reader, before)
             met = known is not None and known.signature[3] == before.st_size
             stored = self._batch.add_open(source, reader, before, sha256=sha256, met=met)
+        finally:
+            os.close(reader)
         if steady:
             self._after[path] = Known(signature(before), stored.digest, stored.sha256)
         return stored

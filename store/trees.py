@@ -18,9 +18,10 @@ other, so `parse_tree(tree_bytes(entries)) == entries` and back.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,7 @@ from schemas.digest import is_digest
 from schemas.errors import InputError, IntegrityError
 from store.blobs import BlobStore
 from store.durable import shown
-from store.folders import Found, scan
+from store.folders import Found, look_again, scan
 from store.names import component_fault, path_faults
 from store.sources import refuse_changed
 from store.staging import Stored
@@ -77,7 +78,7 @@ def tree_bytes(entries: Iterable[Entry]) -> bytes:
     fault = next(_faults(ordered), None)
     if fault is not None:
         raise ValueError(fault)
-    return HEADER + b"".join(_line(entry) for entry in ordered)
+    return _encoded(ordered)
 
 
 def parse_tree(data: bytes) -> tuple[Entry, ...]:
@@ -119,9 +120,9 @@ def put_tree(
         stored = [
             memory.take(file.source, file.path, sha256=sha256, status=file.status) for file in found
         ]
-        _refuse_moved(found, scan(folder))
+        _refuse_moved(found, look_again(folder))
         entries = tuple(_entry(file, blob) for file, blob in zip(found, stored, strict=True))
-        tree = batch.add_bytes(tree_bytes(entries))
+        tree = batch.add_bytes(_encoded(entries))  # the scan has checked the names
         batch.commit()
         memory.keep()
     return StoredTree(
@@ -153,16 +154,16 @@ def malformed(what: str) -> IntegrityError:
     )
 
 
-def _refuse_moved(before: Sequence[Found], after: Sequence[Found]) -> None:
-    moved = {file.path for file in before} ^ {file.path for file in after}
+def _refuse_moved(before: Sequence[Found], after: Mapping[str, os.stat_result]) -> None:
+    moved = {file.path for file in before} ^ after.keys()
     if moved:
         raise InputError(
             f"{shown(min(moved))} appeared or vanished while its folder was being read.",
             remedy="Wait until nothing writes there, then try again; nothing was recorded.",
             code="file.changed",
         )
-    for old, new in zip(before, after, strict=True):
-        refuse_changed(old.source, old.status, new.status)
+    for file in before:
+        refuse_changed(file.source, file.status, after[file.path])
 
 
 def _entry(file: Found, stored: Stored) -> Entry:
@@ -176,9 +177,9 @@ def _facts(entries: Iterable[Entry], stored: Iterable[Stored]) -> Iterator[FileF
         yield FileFact(path=entry.path, size=entry.size, digest=entry.digest, sha256=blob.sha256)
 
 
-def _line(entry: Entry) -> bytes:
-    mode = "x" if entry.executable else "-"
-    return f"{mode} {entry.size} {entry.digest} {entry.path}\n".encode()
+def _encoded(ordered: Iterable[Entry]) -> bytes:
+    lines = [f"{'x' if e.executable else '-'} {e.size} {e.digest} {e.path}\n" for e in ordered]
+    return HEADER + "".join(lines).encode()
 
 
 def _parse_line(line: str) -> Entry:
