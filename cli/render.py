@@ -37,6 +37,7 @@ COLOURS = {
     "waived": "yellow",
     "warn": "yellow",
     "abandoned": "yellow",
+    "cancelled": "yellow",
     "running": "cyan",
     "started": "cyan",
     "ready": "cyan",

@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from schemas.event import Event
 
 _MINUTE, _HOUR = 60, 3600
+_COLUMNS: tuple[str, ...] = (
+    "slot",
+    "status",
+    "#",
+    "started",
+    "took",
+    "progress",
+    "run",
+    "plan",
+    "why",
+)
 _NAMED = 5
 """Runs that are named to someone who named none."""
 
@@ -54,9 +65,9 @@ def ending_of(run: Run) -> str:
     """How a run ended, as the end of a sentence."""
     status = status_of(run)
     if status is Status.FAILED and run.error:
-        return f"it failed: {run.error.message}"
+        return f"it failed: {run.error.message.rstrip('.')}"
     if status is Status.ABANDONED:
-        return f"it was abandoned: {run.reason}"
+        return f"it was abandoned: {run.reason.rstrip('.')}"
     return {Status.SUCCEEDED: "it succeeded", Status.CANCELLED: "it was cancelled"}.get(
         status, "it goes on"
     )
@@ -219,23 +230,37 @@ def _reason(session: Session, run: Run, wish: Event | None) -> str:
 
 
 def _show(told: list[dict[str, Any]]) -> None:
-    render.table(
-        ("slot", "status", "attempt", "started", "took", "progress", "run", "plan", "why"),
-        (
-            (
-                one["slot"],
-                one["status"],
-                one["attempt"],
-                render.moment(one["started"]),
-                duration(one["seconds"]),
-                progress_text(one["progress"]),
-                render.short(one["run"]),
-                one["name"] or render.short(one["plan"]),
-                f"{one['code']}: {one['reason']}" if one["code"] else one["reason"],
-            )
-            for one in told
-        ),
+    columns = _COLUMNS
+    rows = [_row(one) for one in told]
+    if render.at_terminal():  # room is short there: what is empty in every row is left out
+        kept = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+        columns = tuple(columns[place] for place in kept)
+        rows = [tuple(row[place] for place in kept) for row in rows]
+    render.table(columns, rows)
+
+
+def _row(one: Mapping[str, Any]) -> tuple[object, ...]:
+    return (
+        one["slot"],
+        one["status"],
+        one["attempt"],
+        _when(one["started"]),
+        duration(one["seconds"]),
+        progress_text(one["progress"]),
+        render.short(one["run"]),
+        one["name"] or render.short(one["plan"]),
+        f"{one['code']}: {one['reason']}" if one["code"] else one["reason"],
     )
+
+
+def _when(ts: str) -> str:
+    """A time: in a pipe as it is recorded, at a terminal the time of today, else the day."""
+    from cli.wiring import clock
+
+    if not render.at_terminal():
+        return ts
+    day, _, time = ts[:19].partition("T")
+    return time if day == clock().date().isoformat() else day
 
 
 def duration(seconds: float) -> str:

@@ -119,6 +119,8 @@ def _deciding_check(gate: GateView) -> str:
 
 
 def _unjudged(view: PlanView, gate: GateView) -> str:
+    if gate.slot == ENVIRONMENT and gate.subject is not None:
+        return f"the environment {_short(gate.subject)} is not judged yet"
     if gate.subject is not None:
         return f"the report {_short(gate.evidence)} over {_short(gate.subject)} is not judged yet"
     feeding = [slot for slot in view.slots if slot.slot.id == gate.slot]

@@ -87,9 +87,15 @@ class Asked:
         """What has to change first for a slot."""
         from registry.causes import find_cause
 
-        advanced = held(self.outlook.home.reactor_lock)
+        home = self.outlook.home
+        live = [run.key for run in self.state.running()]
         return find_cause(
-            self.state, self.view, slot, admissions=self.admissions, advanced=advanced
+            self.state,
+            self.view,
+            slot,
+            admissions=self.admissions,
+            advanced=held(home.reactor_lock),
+            deserted=[key for key in live if not held(home.run(key) / "lock")],
         )
 
     def remedy(self, cause: Cause) -> str:

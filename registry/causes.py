@@ -7,13 +7,13 @@ nobody advances the registry.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from registry.admission import Admission
 from registry.fold import State
 from registry.plans import GateView, PlanView, Reason, SlotView, Status
-from schemas.digest import SHORT
+from schemas.digest import SHORT, Digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,19 @@ def find_cause(
     *,
     admissions: Iterable[Admission],
     advanced: bool,
+    deserted: Collection[Digest] = (),
 ) -> Cause:
     """The cause of how a slot stands. Raises KeyError for a slot that the plan does not have.
 
     admissions: what becomes of every start that is ready, of all plans. advanced: whether a process
-    advances this registry.
+    advances this registry. deserted: runs that are recorded as going on and whose worker is gone.
     """
     chain = trace(view, slot)
-    reason, detail = _first_trouble(state, view, chain[-1], admissions, advanced=advanced)
+    last = chain[-1]
+    if last.status is Status.RUNNING and not advanced and last.key in deserted:
+        reason, detail = Reason.NOT_ADVANCED, f"{last.detail}; its worker is gone"
+    else:
+        reason, detail = _first_trouble(state, view, last, admissions, advanced=advanced)
     return Cause(chain=chain, reason=reason, detail=detail)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,14 @@ def _waive(session: Session, still: Still, until: str) -> Digest:
     return subject
 
 
+def _hold(path: Path) -> int:
+    """Hold a run's lock, as its worker does; closing it is the worker's end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
 def _only(told: list[dict[str, Any]]) -> dict[str, Any]:
     (one,) = told
     return one
@@ -88,6 +98,7 @@ def test_why_not_goes_down_to_the_slot_that_is_the_cause(
     still: Still, session: Session, going_on: Digest
 ) -> None:
     run = _only(still("runs", "--json").json)["run"]
+    worker = _hold(session.home.run(run) / "lock")
     answer = still("why-not", "verification/prefill-8")
     assert [row[:2] for row in answer.rows] == [
         ["verification/prefill-8", "waiting"],
@@ -101,6 +112,10 @@ def test_why_not_goes_down_to_the_slot_that_is_the_cause(
     assert told["cause"]["reason"] == "runs"
     assert told["cause"]["through"] == ["verification/prefill-8", "conversion/prefill-8"]
     assert session.state().wants(going_on)
+    os.close(worker)
+    told = _only(still("why-not", "verification/prefill-8", "--json").json)["cause"]
+    assert told["reason"] == "not_advanced"
+    assert told["detail"].endswith("its worker is gone")
 
 
 def test_why_not_of_what_failed_far_up_says_so_and_what_to_do(
@@ -183,7 +198,7 @@ def test_why_not_of_a_gate_that_has_nothing_to_judge_names_the_slot_that_feeds_i
     assert going_on
     told = _only(still("why-not", "export.parity", "--json").json)
     assert f"{FIRST}, which feeds it, is running" in told["why"]
-    assert (told["cause"]["slot"], told["cause"]["reason"]) == (FIRST, "runs")
+    assert (told["cause"]["slot"], told["cause"]["reason"]) == (FIRST, "not_advanced")
     assert still("why-not", "export.parity").rows[1][1:3] == [FIRST, "running"]
 
 
@@ -299,7 +314,7 @@ def test_why_of_a_run_says_how_it_ended(still: Still, recorder: Recorder, policy
     recorder.failing = {FIRST}
     recorder.run(recorder.plan(policy, export=ONE_SHAPE))
     key = _only(still("runs", "--status", "failed", "--json").json)["run"]
-    assert still("why", key).rows[0][1:] == ["failed", f"run {key}", "it failed: It broke."]
+    assert still("why", key).rows[0][1:] == ["failed", f"run {key}", "it failed: It broke"]
     assert still("why", key, "--json").json["status"] == "failed"
 
 
