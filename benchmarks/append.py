@@ -59,10 +59,10 @@ class Peer:
         self._database.close()
 
 
-def milliseconds(work: Callable[[], object]) -> float:
+def milliseconds(work: Callable[..., object], *given: object) -> float:
     """How long `work` takes."""
     begun = time.perf_counter()
-    work()
+    work(*given)
     return 1000 * (time.perf_counter() - begun)
 
 
@@ -76,9 +76,9 @@ def main(rounds: int) -> None:
         for place in range(rounds):
             payload = TagMoved(name=f"t{place}", digest=DIGEST)
             line, _ = encode_line(event)
-            ours.append(milliseconds(lambda p=payload: ledger.append([p])))
-            fair.append(milliseconds(lambda p=payload: peer.encode_and_insert(p, event)))
-            handed.append(milliseconds(lambda text=line: other.insert(text)))
+            ours.append(milliseconds(ledger.append, [payload]))
+            fair.append(milliseconds(peer.encode_and_insert, payload, event))
+            handed.append(milliseconds(other.insert, line))
         peer.close()
         other.close()
     mine, *peers = (statistics.median(times) for times in (ours, fair, handed))

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,9 @@ def _inserted(database: sqlite3.Connection, number: int) -> None:
     database.execute("COMMIT")
 
 
-def writer(opened: Open, start: Barrier, seconds: float, counts: list[int], place: int) -> None:
+def writer(
+    opened: Open, start: Barrier, seconds: float, counts: MutableSequence[int], place: int
+) -> None:
     """Append until the time is over; leave how many in `counts`."""
     append = opened()
     start.wait()
@@ -102,7 +104,7 @@ def one_round(opened: Open, seconds: float) -> list[int]:
         process.start()
     for process in processes:
         process.join()
-    return list(counts)
+    return counts[:]
 
 
 def main(rounds: int, seconds: float) -> None:

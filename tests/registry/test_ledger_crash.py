@@ -42,14 +42,14 @@ def tag(name: str) -> TagMoved:
     return TagMoved(name=name, digest="ab" * 32)
 
 
-def test_eight_writers_make_one_gapless_chain(tmp_path: Path) -> None:
+def test_sixteen_writers_make_one_gapless_chain(tmp_path: Path) -> None:
     log = tmp_path / "events.log"
-    run_writers(log, seconds=1.5, kills=0, writers=8)
+    run_writers(log, seconds=1.5, kills=0, writers=16)
     audit = Ledger(log, lambda: NOON, SOMEONE).audit()
     acks = acknowledged(log)
     assert (audit.fault, audit.torn) == (None, 0)
     assert sorted(seq for seq, _ in acks) == list(range(1, audit.events + 1))
-    assert len(list(tmp_path.glob("*.acks"))) == 8
+    assert len(list(tmp_path.glob("*.acks"))) == 16
 
 
 def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
