@@ -220,12 +220,12 @@ class _Graph:
     @cached_property
     def _up(self) -> Paths:
         growth = self._growth
-        return Paths(self._image.up, growth.children, growth.parents, growth.labels)
+        return Paths(self._image.up, growth.total, growth.children, growth.parents, growth.labels)
 
     @cached_property
     def _down(self) -> Paths:
         growth = self._growth
-        return Paths(self._image.down, growth.parents, growth.children, growth.labels)
+        return Paths(self._image.down, growth.total, growth.parents, growth.children, growth.labels)
 
     def find(self, digest: bytes) -> int | None:
         """The node of a published digest."""

@@ -1,16 +1,20 @@
 """Walking arrows: nodes by their distance from one of them, and the shortest way between two.
 
-Pure, over numbers. Each level is found as a whole, by set operations on slices of the arrays, for
-one step of the interpreter a node instead of one an arrow.
+Pure, over numbers. A level is found as a whole and kept ascending, so that the arrays are read in
+their order; small closures are kept in sets, so that their cost is that of what they reach.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Container, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from typing import NamedTuple
 
 from registry.adjacency import Side
+
+_MANY = 2048
+"""Nodes of a closure beyond which they are marked in an array, and no longer kept in a set."""
 
 
 class Step(NamedTuple):
@@ -24,10 +28,13 @@ class Step(NamedTuple):
 class Paths:
     """Every arrow in one direction: those of an image, and those that came after it."""
 
-    def __init__(self, side: Side, near: array[int], far: array[int], labels: array[int]) -> None:
-        """near, far, labels: the arrows that came after, from `near` to `far`."""
+    def __init__(
+        self, side: Side, total: int, near: array[int], far: array[int], labels: array[int]
+    ) -> None:
+        """near, far, labels: the arrows that came after, from `near` to `far`. total: of nodes."""
         self._side = side
-        self._covered = len(side.start) - 1
+        self._image_nodes = len(side.start) - 1
+        self._total = total
         self._more: dict[int, list[Step]] = {}
         for node, other, label in zip(near, far, labels, strict=True):
             self._more.setdefault(node, []).append(Step(other, label))
@@ -35,7 +42,7 @@ class Paths:
     def steps(self, node: int) -> Iterator[Step]:
         """The arrows of one node, in the order in which they were recorded."""
         side = self._side
-        if node < self._covered:
+        if node < self._image_nodes:
             run = slice(side.start[node], side.start[node + 1])
             yield from map(Step, side.target[run], side.label[run])
         yield from self._more.get(node, ())
@@ -44,23 +51,48 @@ class Paths:
         """Nodes by their least distance from `root`: itself, then each level, ascending."""
         seen = {root, *leave_out}
         level = [root]
-        while level:
+        while level and len(seen) < _MANY:
             yield level
-            fresh = self._beyond(level)
-            fresh -= seen
+            fresh = self._beyond(level) - seen
             seen |= fresh
             level = sorted(fresh)
+        if level:
+            yield from self._wide_levels(level, seen)
 
     def _beyond(self, level: list[int]) -> set[int]:
-        start, target, covered = self._side.start, self._side.target, self._covered
-        found: set[int] = set()
-        for node in level:
-            if node < covered:
-                found.update(target[start[node] : start[node + 1]])
-        if self._more:
-            for node in self._more.keys() & level:
-                found.update(step.node for step in self._more[node])
+        start, target = self._side.start, self._side.target
+        found = self._added(level)
+        for node in self._covered(level):
+            found.update(target[start[node] : start[node + 1]])
         return found
+
+    def _wide_levels(self, level: list[int], seen: Iterable[int]) -> Iterator[list[int]]:
+        """The same, from some level on: a mark for each node there is costs less than a set."""
+        start, target = self._side.start, self._side.target
+        marks = bytearray(self._total)
+        for node in seen:
+            marks[node] = 1
+        while level:
+            yield level
+            following = [node for node in self._added(level) if not marks[node]]
+            for node in following:
+                marks[node] = 1
+            for node in self._covered(level):
+                for other in target[start[node] : start[node + 1]]:
+                    if not marks[other]:
+                        marks[other] = 1
+                        following.append(other)
+            following.sort()  # so that the arrays are read in their order
+            level = following
+
+    def _covered(self, level: list[int]) -> list[int]:
+        """Those of an ascending level that the image knows."""
+        return level[: bisect_left(level, self._image_nodes)]
+
+    def _added(self, level: list[int]) -> set[int]:
+        """What arrows that came after the image lead to."""
+        known = self._more.keys() & level if self._more else ()
+        return {step.node for node in known for step in self._more[node]}
 
 
 def shortest(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry import lineage
+from registry import lineage, walks
 from registry.ledger import Ledger
 from registry.lineage import Arrow, Lineage
 from schemas.artifact import Kind, Parent
@@ -203,7 +203,7 @@ GRAPH = st.lists(
 )
 
 
-@given(GRAPH, st.sets(st.integers(0, 14)), st.integers(0, 6))
+@given(GRAPH, st.sets(st.integers(0, 14)), st.tuples(st.integers(0, 6), st.integers(0, 12)))
 @settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -212,9 +212,10 @@ def test_any_graph_is_walked_like_by_hand_wherever_the_index_ends(
     monkeypatch: pytest.MonkeyPatch,
     publications: list[tuple[int, list[tuple[int, str, bool]]]],
     looks: set[int],
-    tail: int,
+    limits: tuple[int, int],
 ) -> None:
-    monkeypatch.setattr(lineage, "_TAIL", tail)
+    monkeypatch.setattr(lineage, "_TAIL", limits[0])
+    monkeypatch.setattr(walks, "_MANY", limits[1])
     folder = tmp_path_factory.mktemp("graph")
     ledger = ledger_in(folder)
     for place, (of, parents) in enumerate(publications):
