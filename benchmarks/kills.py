@@ -86,7 +86,7 @@ def _note_what_is_acknowledged(notes: Path) -> None:
 
 
 def _publish(registry: Path, chance: random.Random) -> int:
-    """Small files, now and then one again, one through the inbox, and plans."""
+    """Small files, at times what others publish just now, one through the inbox, and plans."""
     from cli import intake, recipes
     from cli.wiring import open_registry
     from registry.home import Home
@@ -96,11 +96,13 @@ def _publish(registry: Path, chance: random.Random) -> int:
     with tempfile.TemporaryDirectory(dir=registry.parent) as name:
         path = Path(name) / "note.txt"
         while True:
-            (deed,) = chance.choices(("new", "again", "inbox", "plan"), (80, 10, 3, 7))
-            if deed == "new" or not path.exists():
-                path.write_bytes(chance.randbytes(chance.randrange(1, 4000)))
-            if deed in {"new", "again"}:
+            (deed,) = chance.choices(("new", "the same", "inbox", "plan"), (60, 30, 3, 7))
+            path.write_bytes(chance.randbytes(chance.randrange(1, 4000)))
+            if deed == "new":
                 intake.publish(session, path, chance.choice((Kind.SOURCE, Kind.FIXTURES)))
+            elif deed == "the same":
+                path.write_text(f"{session.ledger.head().seq // 20}\n")
+                intake.publish(session, path, Kind.SOURCE)
             elif deed == "inbox":
                 shown = session.home.inbox / "source" / f"{chance.getrandbits(64):x}.txt"
                 shutil.copy(path, shown.with_suffix(".tmp"))
