@@ -3,7 +3,7 @@
 Append, as a protocol:
  1. encode the payloads and refuse secrets: what needs no lock is done before it;
  2. take the exclusive lock of the file that the path names now;
- 3. read the tail: what this Ledger wrote is still there, and what others added verifies;
+ 3. see that what this Ledger wrote last is still there; if others wrote since, verify the tail;
  4. when asked (`since`, `unless`), look at what others recorded meanwhile, and perhaps do nothing;
  5. drop torn bytes, write the whole batch with one `write`;
  6. unlock, *then* sync: writers that queue behind share one sync (group commit);

@@ -19,8 +19,8 @@ from registry import chain
 from registry.chain import START, Line, Position
 from schemas.errors import StorageError
 
-FIRST_WINDOW = 8 * 1024
-"""Bytes of the tail that are read first; a few events."""
+FIRST_WINDOW = 1024
+"""Bytes of the tail that are read first: an event or two, as each that is read is verified."""
 
 BLOCK = 4 * 1024 * 1024
 """Bytes read at a time by those who read everything."""

@@ -1,9 +1,9 @@
 """The writer's side of the ledger's file, kept open between appends.
 
 Rules: before each write it makes sure, under the lock, that the path still names the file that is
-open, and that the line that was written here last is still in its place; of the log it reads that
-line and what others added, while that is little, and else the tail. One description's flock
-excludes other processes but no other thread, so a mutex does that.
+open, and that the line that was written here last is still in its place. While that is the end of
+the log nothing else is read; else the tail is. One description's flock excludes other processes but
+no other thread, so a mutex does that.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from registry import chain, logfile
+from registry import logfile
 from registry.chain import Position
 from registry.logfile import Tail
 from schemas.errors import InputError, IntegrityError, StorageError
-
-_NEAR = 64 * 1024
-"""Bytes that others may have added since; beyond, the tail alone is read."""
 
 
 class Mark(NamedTuple):
@@ -146,21 +143,9 @@ class Writer:
         if os.pread(fd, len(line), after.offset - len(line)) != line:
             logfile.tail(fd)  # tells of damage there, if there is any
             raise _lost(after)
-        if size > after.offset + _NEAR or (since is not None and since < after.seq):
-            return logfile.tail(fd, since=since)
-        known = Tail(end=after, ts=ts, lines=[])
-        return _extended(known, fd, size) if size > after.offset else known
-
-
-def _extended(known: Tail, fd: int, size: int) -> Tail:
-    """The tail with what others added after it."""
-    found = chain.scan(os.pread(fd, size - known.end.offset, known.end.offset), known.end)
-    if found.fault:
-        raise found.fault
-    if not found.complete:
-        return known
-    last = found.complete[-1]
-    return Tail(end=last.after, ts=last.ts, lines=found.complete)
+        if size == after.offset and (since is None or since >= after.seq):
+            return Tail(end=after, ts=ts, lines=[])
+        return logfile.tail(fd, since=since)
 
 
 def _open(path: Path) -> _File:
