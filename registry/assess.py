@@ -484,8 +484,12 @@ def _gate_text(gate: GateView) -> str:
 
 
 def _row(gate: GateView) -> dict[str, Any]:
-    """A gate as the release's key holds it. `seq` and `waiver_seq` name events of the ledger."""
-    return {
+    """A gate as the release's key holds it. `seq` and `waiver_seq` name events of the ledger.
+
+    Waivers that have expired are told where they would have mattered: the gate is closed now.
+    """
+    lapsed = [] if gate.open else [waived.seq for waived in gate.lapsed]
+    return ({"lapsed_seqs": lapsed} if lapsed else {}) | {
         "gate": gate.gate,
         "slot": gate.slot,
         "subject": gate.subject,

@@ -54,6 +54,8 @@ class GateRow(Value):
     checks: tuple[CheckResult, ...] = ()
     seq: int | None = None
     waiver: WaiverRow | None = None
+    expired: tuple[WaiverRow, ...] = ()
+    """Waivers that were in force once, where none was when the release was cut."""
 
 
 class WaiverRow(Value):

@@ -48,7 +48,7 @@ def _needs(recipe: Recipe) -> tuple[Need, ...]:
 
 SPEC = PhaseSpec(
     name="deployment",
-    version=1,
+    version=2,
     slots=slots,
     makes=(Made(role="release", kind=Kind.RELEASE),),
     tools=(),

@@ -227,6 +227,7 @@ def _gates(request: Request) -> tuple[GateRow, ...]:
             checks=row.checks,
             seq=row.seq,
             waiver=row.waiver,
+            expired=row.expired,
         )
         for row in request.verdicts
         if row.subject is not None
@@ -345,8 +346,8 @@ def _unmeasured(verdicts: Sequence[VerdictRow], facts: ReleaseRows) -> Iterable[
 
 def _shortcoming(gate: GateRow, request: Request, gates: Sequence[GateRow]) -> str:
     """One sentence for all slots on which a gate said the same."""
-    alike = (gate.gate, gate.verdict, gate.waiver)
-    slots = [g.slot for g in gates if (g.gate, g.verdict, g.waiver) == alike]
+    alike = (gate.gate, gate.verdict, gate.waiver, gate.expired)
+    slots = [g.slot for g in gates if (g.gate, g.verdict, g.waiver, g.expired) == alike]
     where = f"{gate.gate} ({', '.join(slots)})"
     if gate.waiver is not None:
         waiver = gate.waiver
@@ -354,6 +355,7 @@ def _shortcoming(gate: GateRow, request: Request, gates: Sequence[GateRow]) -> s
             f"{where} did not pass ({gate.verdict}); {waiver.author} waived it until "
             f"{waiver.until}: {waiver.reason}"
         )
+    lapsed = "".join(f" {w.author}'s waiver expired on {w.until}." for w in gate.expired)
     if gate.required:
-        return f"{where} did not pass ({gate.verdict}), so its shape is left out."
-    return f"{where} did not pass ({gate.verdict}); {request.tier} does not require it."
+        return f"{where} did not pass ({gate.verdict}), so its shape is left out.{lapsed}"
+    return f"{where} did not pass ({gate.verdict}); {request.tier} does not require it.{lapsed}"

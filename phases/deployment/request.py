@@ -38,6 +38,9 @@ class VerdictRow(Value):
     waiver_seq: int | None = None
     """The event of the waiver."""
     waiver: WaiverRow | None = None
+    lapsed_seqs: tuple[int, ...] = ()
+    """The events of waivers that have expired, oldest first, where none is in force."""
+    expired: tuple[WaiverRow, ...] = ()
 
     @property
     def open(self) -> bool:
@@ -60,13 +63,15 @@ class VerdictRow(Value):
         if self.seq is not None and (said := verdicts.get(self.seq)):
             known |= {"checks": said.checks, "policy": said.policy}
         if self.waiver_seq is not None and (waived := waivers.get(self.waiver_seq)):
-            known["waiver"] = WaiverRow(
-                author=waived.author,
-                reason=waived.reason,
-                until=waived.until,
-                seq=self.waiver_seq,
-            )
+            known["waiver"] = _waiver(self.waiver_seq, waived)
+        known["expired"] = tuple(
+            _waiver(seq, waivers[seq]) for seq in self.lapsed_seqs if seq in waivers
+        )
         return self.model_copy(update=known)
+
+
+def _waiver(seq: int, waived: GateWaived) -> WaiverRow:
+    return WaiverRow(author=waived.author, reason=waived.reason, until=waived.until, seq=seq)
 
 
 class Request(Value):
@@ -92,7 +97,8 @@ class Request(Value):
         """Sequence numbers of the verdicts and waivers that the decision read."""
         told = [row.waiver.seq for row in self.verdicts if row.waiver]
         read = [seq for row in self.verdicts for seq in (row.seq, row.waiver_seq) if seq]
-        return tuple(sorted({*read, *told}))
+        lapsed = [seq for row in self.verdicts for seq in row.lapsed_seqs]
+        return tuple(sorted({*read, *told, *lapsed}))
 
     def told(
         self, verdicts: Mapping[int, GateEvaluated], waivers: Mapping[int, GateWaived]

@@ -162,6 +162,21 @@ def test_what_a_verdict_and_its_waiver_say_is_read_from_the_ledger() -> None:
     assert a_request(lean(95)).events == (90, 93, 95)
 
 
+def test_a_waiver_that_expired_opens_nothing_and_is_told_beside_what_it_waived() -> None:
+    facts = the_facts(verdicts={93: SAID}, waivers={95: WAIVED})
+    required = verdicts(evaluation={"verdict": "fail", "seq": 93, "lapsed_seqs": [95]})
+    with pytest.raises(PhaseError, match=r"evaluation\.kl .*: fail"):
+        assembled(required, facts)
+    rows = verdicts()
+    speed = next(row for row in rows if row["gate"] == "evaluation.speed")
+    speed["lapsed_seqs"] = [95]
+    manifest = assembled(rows, facts)
+    told = next(g for g in manifest.gates if g.gate == "evaluation.speed")
+    assert (told.waiver, [w.to_json() for w in told.expired]) == (None, [WAIVER])
+    assert any("ann's waiver expired on 2030" in limit for limit in manifest.limits)
+    assert 95 in a_request(rows).events
+
+
 def test_a_waiver_that_the_ledger_does_not_hold_opens_nothing() -> None:
     for seq in (None, 95):
         with pytest.raises(PhaseError, match=r"evaluation\.kl .*: fail"):
