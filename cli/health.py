@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import render
 from cli.arguments import Json
 from registry.home import FOLDER, VARIABLE, Home, locate
+from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from cli.wiring import Session
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
     from registry.ledger import Audit
     from schemas.artifact import Form
     from schemas.digest import Digest
-    from store.fsck import FsckReport, Problem
+    from store.fsck import FsckReport, Problem, Progress
+
+_ALL = 100.0
+"""Percent."""
 
 
 def init(context: typer.Context) -> None:
@@ -70,22 +76,98 @@ def doctor(*, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def fsck(context: typer.Context, *, as_json: Json = False) -> None:
+def fsck(
+    context: typer.Context,
+    *,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="Look at names, sizes and modes only: seconds.")
+    ] = False,
+    sample: Annotated[
+        str | None,
+        typer.Option("--sample", metavar="P%", help="Read this share of the bytes, at random."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted check stopped.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check every event and every stored byte."""
     from cli.wiring import open_unchecked
     from store.fsck import fsck as check_store
 
+    share = _share(metadata=metadata, sample=sample, resume=resume)
     session = open_unchecked(locate(context.obj, Path.cwd()))
     audit = _audit(session)
     state = _intact(session, audit)
-    report = check_store(session.store, expected=_expected(state), now=time.time())
-    hurt = _hurt(session, state, (*report.missing, *report.corrupt))
+    with _progress() as progress:
+        report = check_store(
+            session.store,
+            expected=_expected(state),
+            now=time.time(),
+            share=share,
+            bookmark=session.home.root / "fsck.state",
+            resume=resume,
+            progress=progress,
+        )
+    hurt = _hurt(session, state, (*report.missing, *report.corrupt, *report.exposed))
     if as_json:
         render.json_document(_as_json(audit, report, hurt))
     else:
         _show(audit, report, hurt)
     if audit.fault or not report.ok:
         raise typer.Exit(1)
+
+
+def _share(*, metadata: bool, sample: str | None, resume: bool) -> float:
+    """The share of all bytes that shall be read, 0 to 1. Raises InputError."""
+    if metadata + (sample is not None) + resume > 1:
+        raise InputError(
+            "--metadata, --sample and --resume exclude each other.",
+            remedy="Give one of them: --resume goes on with a full check.",
+            code="fsck.conflict",
+        )
+    if metadata:
+        return 0.0
+    if sample is None:
+        return 1.0
+    try:
+        percent = float(sample.removesuffix("%"))
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent < _ALL:
+        raise InputError(
+            f"--sample {sample!r} is not a share of the bytes.",
+            remedy="Write it as --sample 5%: more than 0, less than 100.",
+            code="fsck.bad_sample",
+        )
+    return percent / _ALL
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A bar for a person who waits at a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("checking"), BarColumn(), DownloadColumn(binary_units=True))
+    speed = (TransferSpeedColumn(), TimeRemainingColumn())
+    with Bar(*columns, *speed, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("checking", total=None)
+
+        def tell(*, objects: int, size: int, of: int) -> None:  # noqa: ARG001  # as Progress
+            bar.update(task, completed=size, total=of)
+
+        yield tell
 
 
 def _audit(session: Session) -> Audit:
@@ -150,9 +232,16 @@ def _show(audit: Audit, report: FsckReport, hurt: dict[str, tuple[str, ...]]) ->
             "ledger": f"{audit.events} events, {ledger}",
             "torn": f"{audit.torn} bytes of an unacknowledged write" if audit.torn else "",
             "store": f"{report.checked} objects, {render.size(report.bytes)}",
+            "read": _read(report),
+            "condemned": f"{report.condemned} objects" if report.condemned else "",
+            "linked": f"{report.linked} objects have a second name" if report.linked else "",
         }
     )
-    for name, problems in (("missing", report.missing), ("corrupt", report.corrupt)):
+    for name, problems in (
+        ("missing", report.missing),
+        ("corrupt", report.corrupt),
+        ("exposed", report.exposed),
+    ):
         for problem in problems:
             render.row(name, problem.what)
             for artifact in hurt[problem.digest]:
@@ -163,11 +252,26 @@ def _show(audit: Audit, report: FsckReport, hurt: dict[str, tuple[str, ...]]) ->
         render.row("swept", f"{path}, left by a process that died")
     if report.missing or report.corrupt:
         render.note("  Next: publish the same content again, or restore the objects from a copy.")
+    elif report.exposed and report.how != "full":
+        render.note("  Next: `still fsck` reads them and tells whether they were edited.")
+
+
+def _read(report: FsckReport) -> str:
+    if report.how == "metadata":
+        return "nothing: names, sizes and modes only"
+    read = f"{report.verified} objects, {render.size(report.verified_bytes)}"
+    if report.bound is not None:
+        return f"{read}: with 95 % confidence less than {report.bound:.3%} of the bytes is damaged"
+    if report.resumed_after is not None:
+        return f"{read}, those up to {render.short(report.resumed_after)} by an earlier check"
+    return read
 
 
 def _as_json(
     audit: Audit, report: FsckReport, hurt: dict[str, tuple[str, ...]]
 ) -> dict[str, object]:
+    from store.sampling import CONFIDENCE
+
     def told(problems: tuple[Problem, ...]) -> list[dict[str, object]]:
         return [
             {"digest": p.digest, "what": p.what, "artifacts": list(hurt[p.digest])}
@@ -185,8 +289,17 @@ def _as_json(
         "store": {
             "objects": report.checked,
             "bytes": report.bytes,
+            "how": report.how,
+            "verified": report.verified,
+            "verified_bytes": report.verified_bytes,
+            "damaged_below": report.bound,
+            "confidence": None if report.bound is None else CONFIDENCE,
+            "resumed_after": report.resumed_after,
+            "condemned": report.condemned,
+            "linked": report.linked,
             "missing": told(report.missing),
             "corrupt": told(report.corrupt),
+            "exposed": told(report.exposed),
             "foreign": list(report.foreign),
             "swept": list(report.swept_temp),
         },

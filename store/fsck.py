@@ -1,26 +1,43 @@
 """The whole store, checked: every object against its name, every artifact against its objects.
 
 Owns the audit. Rules: it streams and never stops at the first problem; every problem names its
-object; it repairs nothing, and removes only what dead processes left in `objects/tmp/`.
+object; it repairs nothing, and removes only what dead processes left in `objects/tmp/`. Objects are
+read on every core, in order of digest, so one digest says how far a check came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from random import Random
+from typing import Literal, Protocol
 
 from schemas.artifact import Form
-from schemas.errors import IntegrityError
+from schemas.errors import IntegrityError, StorageError
+from store import sampling
 from store.blobs import BlobStore
-from store.durable import shown
-from store.places import CONDEMNED, LEASES, OBJECT_FILE, OBJECT_FOLDER, TEMPORARY
+from store.bookmark import Bookmark, read_bookmark, write_bookmark
+from store.leases import absent
 from store.staging import sweep
+from store.survey import Survey, survey
 from store.trees import read_tree
 
 LEFTOVER_AGE = 3600.0
 """Seconds before an abandoned temporary file is swept."""
+
+_JOB_BYTES = 16 << 20
+_JOB_OBJECTS = 256
+"""What one thread takes at a time: enough that handing it over costs nothing."""
+_MARK_EVERY = 256 << 20
+"""Bytes between two bookmarks …"""
+_MARK_OBJECTS = 20_000
+"""… or objects."""
+
+How = Literal["metadata", "sample", "full"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +54,27 @@ class Problem:
 class FsckReport:
     """What an audit found."""
 
+    how: How
     checked: int
     """Objects looked at."""
     bytes: int
-    """Their sizes together; hashed when the audit was full."""
+    """Their sizes together."""
+    verified: int
+    """Objects that were read and hashed, an interrupted check's among them …"""
+    verified_bytes: int
+    """… and their bytes."""
+    bound: float | None
+    """Of a sample without a finding: the fraction of all bytes that damaged objects hold at most,
+    with a confidence of 95 %."""
+    resumed_after: str | None
+    """Digest up to which an interrupted check had come."""
     missing: tuple[Problem, ...]
     corrupt: tuple[Problem, ...]
+    exposed: tuple[Problem, ...]
+    """Objects that somebody made writable: harmless once their bytes were verified."""
+    linked: int
+    """Objects with a second name, through which they could be edited (runs at work have such)."""
+    condemned: int
     foreign: tuple[str, ...]
     """Paths below `objects/` that are not ours; harmless, reported, not touched."""
     swept_temp: tuple[str, ...]
@@ -50,25 +82,25 @@ class FsckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything expected is there and intact."""
-        return not self.missing and not self.corrupt
+        """Whether everything expected is there and intact, as far as was looked."""
+        doubtful = self.exposed if self.how != "full" else ()
+        return not self.missing and not self.corrupt and not doubtful
 
 
 class Progress(Protocol):
-    """Told after each object."""
+    """Told as the check goes on."""
 
-    def __call__(self, *, objects: int, size: int) -> None:
-        """So many objects and bytes have been checked."""
+    def __call__(self, *, objects: int, size: int, of: int) -> None:
+        """So many objects and bytes have been verified, of so many bytes."""
         ...
 
 
 @dataclass
 class _Findings:
-    checked: int = 0
+    verified: int = 0
     size: int = 0
     missing: dict[str, Problem] = field(default_factory=dict)
     corrupt: dict[str, Problem] = field(default_factory=dict)
-    foreign: list[str] = field(default_factory=list)
 
 
 def fsck(
@@ -76,38 +108,187 @@ def fsck(
     *,
     expected: Iterable[tuple[str, Form]],
     now: float,
-    full: bool = True,
+    share: float = 1.0,
+    chance: Random | None = None,
+    bookmark: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> FsckReport:
     """Check the store, and that it holds all `expected` artifacts down to the files of trees.
 
-    `full` hashes every object, else only presence and recorded lengths are compared. `now` is the
-    Unix time against which leftovers are aged. Raises StorageError when sweeping fails.
+    `share` of the bytes is read and hashed: all of them (1), none (0: names, sizes and modes), or a
+    sample between, drawn by `chance`. A full check keeps `bookmark`, and with `resume` goes on
+    where that says. `now` is the Unix time against which leftovers are aged. Raises StorageError
+    when the store cannot be listed or swept.
     """
+    found = _surveyed(store)
     findings = _Findings()
-    for digest in store.digests():
-        _check_object(store, digest, findings, full=full)
-        if progress is not None:
-            progress(objects=findings.checked, size=findings.size)
+    how: How = "full" if share >= 1 else "sample" if share > 0 else "metadata"
+    mark = read_bookmark(bookmark) if how == "full" and resume and bookmark else None
+    draws = sampling.draws_for(found.sizes, share) if how == "sample" else 0
+    if how == "full":
+        places = _after(found, mark, findings)
+    else:
+        places = sampling.chosen(found.sizes, draws, chance or Random())  # noqa: S311
+    keeper = _Keeper(bookmark if how == "full" else None, mark.began if mark else now)
+    _verify_all(store, found, places, findings, keeper=keeper, progress=progress)
     for digest, form in expected:
         _check_artifact(store, digest, form, findings)
-    findings.foreign.extend(_foreign(store.root))
+    swept = sweep(store.root, now=now, min_age=LEFTOVER_AGE)
+    return _report(found, findings, how=how, draws=draws, mark=mark, swept=swept)
+
+
+def _surveyed(store: BlobStore) -> Survey:
+    try:
+        return survey(store.root)
+    except FileNotFoundError as error:
+        raise absent(store.root) from error
+    except OSError as error:
+        raise StorageError(
+            f"The store at {store.root} cannot be listed: {error.strerror or error}.",
+            remedy="Check the permissions of its folders and the disk, then try again.",
+            code="store.unreadable",
+        ) from error
+
+
+def _report(
+    found: Survey,
+    findings: _Findings,
+    *,
+    how: How,
+    draws: int,
+    mark: Bookmark | None,
+    swept: tuple[str, ...],
+) -> FsckReport:
+    clean = not findings.missing and not findings.corrupt
     return FsckReport(
-        checked=findings.checked,
-        bytes=findings.size,
+        how=how,
+        checked=len(found.digests),
+        bytes=sum(found.sizes),
+        verified=findings.verified,
+        verified_bytes=findings.size,
+        bound=sampling.bound(draws) if how == "sample" and clean else None,
+        resumed_after=mark.after if mark else None,
         missing=tuple(findings.missing.values()),
         corrupt=tuple(findings.corrupt.values()),
-        foreign=tuple(findings.foreign),
-        swept_temp=sweep(store.root, now=now, min_age=LEFTOVER_AGE),
+        exposed=tuple(map(_exposed, found.exposed)),
+        linked=found.linked,
+        condemned=found.condemned,
+        foreign=tuple(found.foreign),
+        swept_temp=swept,
     )
 
 
-def _check_object(store: BlobStore, digest: str, findings: _Findings, *, full: bool) -> None:
-    findings.checked += 1
-    try:
-        findings.size += store.verify(digest) if full else store.size(digest)
-    except IntegrityError as error:
-        findings.corrupt[digest] = Problem(digest=digest, what=error.message)
+def _exposed(digest: str) -> Problem:
+    what = f"Object {digest} was made writable, or its mode changed: it may have been edited."
+    return Problem(digest=digest, what=what)
+
+
+def _after(found: Survey, mark: Bookmark | None, findings: _Findings) -> list[int]:
+    """The places still to be verified: all, or those after the mark and the ones found corrupt."""
+    if mark is None:
+        return list(range(len(found.digests)))
+    in_place = len(found.digests) - found.condemned
+    again = set(mark.corrupt)
+    places = []
+    for place, digest in enumerate(found.digests):
+        if place >= in_place or digest > mark.after or digest in again:
+            places.append(place)
+        else:
+            findings.verified += 1
+            findings.size += found.sizes[place]
+    return places
+
+
+class _Keeper:
+    """Writes the bookmark every so often."""
+
+    def __init__(self, path: Path | None, began: float) -> None:
+        self._path = path
+        self._began = began
+        self._last = (0, 0)
+
+    def keep(self, after: str, findings: _Findings) -> None:
+        objects, size = self._last
+        if self._path is None or (
+            findings.size - size < _MARK_EVERY and findings.verified - objects < _MARK_OBJECTS
+        ):
+            return
+        self._last = (findings.verified, findings.size)
+        corrupt = tuple(findings.corrupt)
+        write_bookmark(self._path, Bookmark(after=after, began=self._began, corrupt=corrupt))
+
+    def finish(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _verify_all(
+    store: BlobStore,
+    found: Survey,
+    places: Sequence[int],
+    findings: _Findings,
+    *,
+    keeper: _Keeper,
+    progress: Progress | None,
+) -> None:
+    total = findings.size + sum(found.sizes[place] for place in places)
+    in_place = len(found.digests) - found.condemned
+    for job, problems in _verified(store, found, places):
+        for problem in problems:
+            findings.corrupt[problem.digest] = problem
+        findings.verified += len(job)
+        findings.size += sum(found.sizes[place] for place in job)
+        if job[-1] < in_place:
+            keeper.keep(found.digests[job[-1]], findings)
+        if progress is not None:
+            progress(objects=findings.verified, size=findings.size, of=total)
+    keeper.finish()
+
+
+def _verified(
+    store: BlobStore, found: Survey, places: Sequence[int]
+) -> Iterator[tuple[list[int], list[Problem]]]:
+    """Verify these objects on every core; yields jobs in order, a few being always under way."""
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    waiting: deque[tuple[list[int], Future[list[Problem]]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for job in _jobs(found, places):
+                digests = [found.digests[place] for place in job]
+                waiting.append((job, pool.submit(_problems, store, digests)))
+                if len(waiting) > 2 * (workers or 1):
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _jobs(found: Survey, places: Sequence[int]) -> Iterator[list[int]]:
+    job: list[int] = []
+    size = 0
+    for place in places:
+        job.append(place)
+        size += found.sizes[place]
+        if size >= _JOB_BYTES or len(job) >= _JOB_OBJECTS:
+            yield job
+            job, size = [], 0
+    if job:
+        yield job
+
+
+def _problems(store: BlobStore, digests: Iterable[str]) -> list[Problem]:
+    problems = []
+    for digest in digests:
+        try:
+            store.verify(digest)
+        except IntegrityError as error:
+            if error.code != "store.missing":  # swept since the survey; see what is expected
+                problems.append(Problem(digest=digest, what=error.message))
+    return problems
 
 
 def _check_artifact(store: BlobStore, digest: str, form: Form, findings: _Findings) -> None:
@@ -123,30 +304,15 @@ def _check_artifact(store: BlobStore, digest: str, form: Form, findings: _Findin
         return
     for entry in entries:
         where = f"{entry.path!r} of tree {digest}"
-        if not store.has(entry.digest):
+        try:
+            size = store.path(entry.digest).stat().st_size
+        except IntegrityError:
             _miss(entry.digest, f"Object {entry.digest} ({where}) is missing.", findings)
-        elif store.size(entry.digest) != entry.size:
-            findings.corrupt.setdefault(
-                entry.digest,
-                Problem(
-                    digest=entry.digest,
-                    what=f"Object {entry.digest} ({where}) has {store.size(entry.digest)} bytes"
-                    f" instead of {entry.size}.",
-                ),
-            )
+            continue
+        if size != entry.size:
+            what = f"Object {entry.digest} ({where}) has {size} bytes instead of {entry.size}."
+            findings.corrupt.setdefault(entry.digest, Problem(digest=entry.digest, what=what))
 
 
 def _miss(digest: str, what: str, findings: _Findings) -> None:
     findings.missing.setdefault(digest, Problem(digest=digest, what=what))
-
-
-def _foreign(root: Path) -> Iterator[str]:
-    for child in sorted(root.iterdir()):
-        if child.name in {TEMPORARY, CONDEMNED, LEASES}:
-            continue
-        if not child.is_dir() or OBJECT_FOLDER.fullmatch(child.name) is None:
-            yield shown(child.name)
-            continue
-        for name in sorted(path.name for path in child.iterdir()):
-            if OBJECT_FILE.fullmatch(name) is None or not (child / name).is_file():
-                yield shown(f"{child.name}/{name}")
