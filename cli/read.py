@@ -141,19 +141,33 @@ def checkout(
     ref: Ref,
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="A path that does not exist yet.")],
     *,
+    link: Annotated[
+        bool,
+        typer.Option("--link", help="Hand out the stored files themselves: no copy; do not edit."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Copy an artifact out of the store.
 
-    DEST becomes an ordinary, writable file or folder; it must not exist yet.
+    DEST becomes an ordinary, writable file or folder; it must not exist yet. Files are clones where
+    the file system can, else copies.
     """
     from store.checkout import checkout as write
 
     session = session_of(context)
     state = session.state()
     digest = resolve_reference(state, ref)
-    write(session.store, digest, form_of(state, digest), dest)
+    taken = write(session.store, digest, form_of(state, digest), dest, link=link)
     if as_json:
-        render.json_document({"digest": digest, "path": str(dest)})
-    else:
-        render.line(str(dest))
+        told = {"files": taken.files, "bytes": taken.bytes}
+        render.json_document({"digest": digest, "path": str(dest), **told})
+        return
+    render.line(str(dest))
+    if render.at_terminal():
+        how = [f"{count} by {mode}" for mode, count in taken.files.items()]
+        render.note(f"  Files: {', '.join(how) or 'none'}.")
+    if "link" in taken.files:
+        render.note(
+            "  These are the stored files: an edit, which root can make whatever their mode is,"
+            " damages the store. `still fsck` finds it."
+        )

@@ -1,77 +1,88 @@
 """Artifacts as ordinary files: copies for people, links for workers.
 
 Owns what leaves the store. Rules: DEST must not exist and appears complete or not at all (built
-beside it, then renamed); every byte is verified on its way out; a checkout shares no writable
-storage with the object (reflink, which the file system copies on write, else a copy), so editing it
-cannot change the store. Checkouts are not fsynced: they can be made again.
+beside it, then renamed); every byte is verified on its way out; unless links are asked for, a
+checkout shares no writable storage with the object (reflink, which the file system copies on write,
+else a copy), so editing it cannot change the store. A hard link can be edited through, by root
+whatever its mode is: then the object is corrupt, which `fsck` and every verified read tell.
+Checkouts are not fsynced: they can be made again.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from schemas.artifact import Form
 from schemas.errors import InputError
+from store import kernel
 from store.blobs import BlobStore
 from store.durable import shown, writing
-from store.hashing import Hasher, chunks, hash_file
+from store.hashing import CHUNK, Hasher, hash_file
 from store.places import corrupt, reading_object
-from store.streaming import write_all
+from store.streaming import pour, write_all
 from store.trees import read_tree
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-# _IOW(0x94, 9, int), linux/fs.h; ioctl_ficlonerange(2)
-_FICLONE = 0x40049409
-# File systems without reflinks, or two different ones: copy instead.
-_CANNOT_CLONE = frozenset(
-    {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM}
-)
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
 
+Mode = Literal["reflink", "copy", "link"]
 
-def checkout(store: BlobStore, digest: str, form: Form, dest: Path) -> None:
+
+@dataclass
+class Taken:
+    """How the files of a checkout came about."""
+
+    files: dict[Mode, int]
+    """Files by mode."""
+    bytes: dict[Mode, int]
+    """Their bytes."""
+
+    def note(self, mode: Mode, size: int) -> None:
+        """Count one more file."""
+        self.files[mode] = self.files.get(mode, 0) + 1
+        self.bytes[mode] = self.bytes.get(mode, 0) + size
+
+
+def checkout(store: BlobStore, digest: str, form: Form, dest: Path, *, link: bool = False) -> Taken:
     """Write the artifact to `dest`, bit-exact and writable by its user.
 
-    Raises InputError when `dest` exists or its folder does not, IntegrityError when the store is
-    not what it was, StorageError when the disk refuses; then there is no `dest`.
+    `link` hands out the objects themselves where the file system can: read-only, of no size, and
+    not verified. Raises InputError when `dest` exists or its folder does not, IntegrityError when
+    the store is not what it was, StorageError when the disk refuses; then there is no `dest`.
     """
+    outlet = _Outlet(store, link=link)
     with _appearing(dest) as temporary:
         if form == "blob":
-            _copy(store, digest, temporary, executable=False)
-            return
+            outlet.hand_out(digest, temporary, executable=False)
+            return outlet.taken
         temporary.mkdir()
+        made = {temporary}
         for entry in read_tree(store, digest):
             target = temporary / entry.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(store, entry.digest, target, executable=entry.executable)
+            if target.parent not in made:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                made.add(target.parent)
+            outlet.hand_out(entry.digest, target, executable=entry.executable)
+    return outlet.taken
 
 
-def link_tree(store: BlobStore, digest: str, dest: Path) -> None:
+def link_tree(store: BlobStore, digest: str, dest: Path) -> Taken:
     """Make the folder `dest` of hard links to the objects of a tree: no copy, for reading only.
 
     Hard links, not symbolic ones, so that code which rightly refuses links in folders from outside
     can read this one. Where the file system has none, objects are copied. The tree is verified and
     each object must exist; the objects themselves are not hashed. Raises as `checkout` does.
     """
-    with _appearing(dest) as temporary:
-        temporary.mkdir()
-        for entry in read_tree(store, digest):
-            link = temporary / entry.path
-            link.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                link.hardlink_to(store.path(entry.digest))
-            except OSError as error:
-                if error.errno not in _CANNOT_LINK:
-                    raise
-                _copy(store, entry.digest, link, executable=entry.executable)
+    return checkout(store, digest, "tree", dest, link=True)
 
 
 @contextmanager
@@ -98,41 +109,57 @@ def _appearing(dest: Path) -> Iterator[Path]:
             shutil.rmtree(cradle, ignore_errors=True)
 
 
-def _copy(store: BlobStore, digest: str, target: Path, *, executable: bool) -> None:
-    with store.open(digest) as blob:
-        reader = blob.fileno()
-        # The umask takes away what the user does not want to grant.
-        writer = os.open(target, _NEW_FILE, 0o777 if executable else 0o666)
+class _Outlet:
+    """Hands objects out one by one, and remembers what the file system cannot do."""
+
+    def __init__(self, store: BlobStore, *, link: bool) -> None:
+        self._store = store
+        self._links = link
+        self._clones = True
+        self.taken = Taken({}, {})
+
+    def hand_out(self, digest: str, target: Path, *, executable: bool) -> None:
+        self._links = self._links and self._linked(digest, target)
+        if not self._links:
+            self._copy(digest, target, executable=executable)
+
+    def _linked(self, digest: str, target: Path) -> bool:
         try:
-            cloned = _cloned(reader, writer)
-            found = hash_file(target).digest if cloned else _copied(store, digest, reader, writer)
+            target.hardlink_to(self._store.path(digest))
+        except OSError as error:
+            if error.errno not in _CANNOT_LINK:
+                raise
+            return False
+        self.taken.note("link", target.stat().st_size)
+        return True
+
+    def _copy(self, digest: str, target: Path, *, executable: bool) -> None:
+        # The umask takes away what the user does not want to grant.
+        mode = 0o777 if executable else 0o666
+        with self._store.open(digest) as blob:
+            reader = blob.fileno()
+            size = os.fstat(reader).st_size
+            self._clones = self._clones and kernel.clone(reader, target, mode)
+            if self._clones:
+                found = hash_file(target).digest
+            else:
+                found = self._copied(digest, reader, size, os.open(target, _NEW_FILE, mode))
+        if found != digest:
+            raise corrupt(digest, self._store.path(digest), f"its bytes hash to {found}")
+        self.taken.note("reflink" if self._clones else "copy", size)
+
+    def _copied(self, digest: str, reader: int, size: int, writer: int) -> str:
+        """Copy and hash in one pass, and close the writer."""
+        hasher = Hasher(expected=size)
+        guard = partial(reading_object, digest, self._store.path(digest))
+        try:
+            if size >= CHUNK:
+                pour(reader, writer, size=size, hasher=hasher, guard=guard)
+            else:
+                with guard():
+                    data = os.read(reader, size + 1)
+                hasher.update(data)
+                write_all(writer, data)
         finally:
             os.close(writer)
-    if found != digest:
-        raise corrupt(digest, store.path(digest), f"its bytes hash to {found}")
-
-
-def _cloned(reader: int, writer: int) -> bool:
-    if sys.platform != "linux":
-        return False
-    try:
-        fcntl.ioctl(writer, _FICLONE, reader)
-    except OSError as error:
-        if error.errno in _CANNOT_CLONE:
-            return False
-        raise
-    return True
-
-
-def _pieces(store: BlobStore, digest: str, reader: int, size: int) -> Iterator[memoryview]:
-    with reading_object(digest, store.path(digest)):
-        yield from chunks(reader, size)
-
-
-def _copied(store: BlobStore, digest: str, reader: int, writer: int) -> str:
-    size = os.fstat(reader).st_size
-    hasher = Hasher(expected=size)
-    for piece in _pieces(store, digest, reader, size):
-        hasher.update(piece)
-        write_all(writer, piece)
-    return hasher.result().digest
+        return hasher.result().digest

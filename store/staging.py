@@ -26,12 +26,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import StorageError
 from store import kernel, quarantine
-from store.durable import MANY, sync, sync_folders, unreadable, writing
+from store.durable import MANY, reading, sync, sync_folders, unreadable, writing
 from store.hashing import CHUNK, FileHash, Hasher, hash_bytes
 from store.leases import absent
 from store.places import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
@@ -171,10 +172,11 @@ class Batch:
                 kernel.reserve(descriptor, before.st_size)
             hasher = Hasher(sha256=sha256, expected=before.st_size)
             if cloned:
-                for piece in pieces(path, descriptor, before.st_size):
+                for piece in pieces(descriptor, before.st_size, partial(reading, path)):
                     hasher.update(piece)
             else:
-                pour(source, reader, descriptor, size=before.st_size, hasher=hasher)
+                guard = partial(reading, source)
+                pour(reader, descriptor, size=before.st_size, hasher=hasher, guard=guard)
             found = hasher.result()
             refuse_changed(source, before, os.fstat(reader), found.size)
             if self._has(found.digest, found.size):
@@ -345,7 +347,7 @@ def _refuse_short(descriptor: int, size: int) -> None:
 
 def _hashed(source: Path | str, reader: int, before: os.stat_result, *, sha256: bool) -> FileHash:
     hasher = Hasher(sha256=sha256, expected=before.st_size)
-    for piece in pieces(source, reader, before.st_size):
+    for piece in pieces(reader, before.st_size, partial(reading, source)):
         hasher.update(piece)
     refuse_changed(source, before, os.fstat(reader), hasher.result().size)
     return hasher.result()

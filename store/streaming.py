@@ -9,31 +9,33 @@ interpreter's lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from contextlib import AbstractContextManager
 
-from store.durable import reading
 from store.hashing import Hasher
 from store.kernel import start_writing
 
 PIECE = 8 << 20
 """Bytes that are read, hashed and written together: enough for BLAKE3 to use every core."""
 
+Guard = Callable[[], AbstractContextManager[None]]
+"""Says what it means that a file cannot be read."""
+
 _STRETCH = 32 << 20
 """Bytes after which the disk is told to begin."""
 
 
-def pour(source: Path | str, reader: int, writer: int, *, size: int, hasher: Hasher) -> int:
+def pour(reader: int, writer: int, *, size: int, hasher: Hasher, guard: Guard) -> int:
     """Copy the rest of `reader` to `writer` and feed it to `hasher`; returns the bytes copied.
 
-    Stops soon after `size` bytes, so that an endless file does not fill the disk. Raises InputError
-    when `source` cannot be read, OSError when `writer` refuses.
+    Stops soon after `size` bytes, so that an endless file does not fill the disk. Raises what
+    `guard` makes of an OSError while reading, and OSError when `writer` refuses.
     """
     with ThreadPoolExecutor(1) as writing:
         outlet = _Outlet(writer)
         before: Future[None] | None = None
-        for piece in pieces(source, reader, size):
+        for piece in pieces(reader, size, guard):
             if before is not None:
                 before.result()
             before = writing.submit(outlet.write, piece)
@@ -43,10 +45,10 @@ def pour(source: Path | str, reader: int, writer: int, *, size: int, hasher: Has
     return outlet.written
 
 
-def pieces(source: Path | str, descriptor: int, size: int) -> Iterator[memoryview]:
+def pieces(descriptor: int, size: int, guard: Guard) -> Iterator[memoryview]:
     """Yield the rest of a file in two buffers by turns: a piece is valid until the next but one.
 
-    Stops soon after `size` bytes. Raises InputError.
+    Stops soon after `size` bytes. Raises what `guard` makes of an OSError.
     """
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -54,7 +56,7 @@ def pieces(source: Path | str, descriptor: int, size: int) -> Iterator[memoryvie
     buffers = [memoryview(bytearray(length)), memoryview(bytearray(length))]
     total = turn = 0
     while total <= size:
-        with reading(source):
+        with guard():
             count = os.readv(descriptor, [buffers[turn]])
         if not count:
             return

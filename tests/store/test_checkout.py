@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -139,3 +140,87 @@ def test_a_destination_with_the_longest_name_is_fine(store: BlobStore, tmp_path:
     dest = tmp_path / ("é" * 127)
     checkout(store, store.put_bytes(b"abc").digest, "blob", dest)
     assert dest.read_bytes() == b"abc"
+
+
+def test_a_checkout_says_how_its_files_came_about(
+    store: BlobStore, folder: Path, tmp_path: Path
+) -> None:
+    tree = put_tree(store, folder)
+    copied = checkout(store, tree.digest, "tree", tmp_path / "copied")
+    linked = checkout(store, tree.digest, "tree", tmp_path / "linked", link=True)
+    assert sum(copied.files.values()) == len(tree.entries)
+    assert sum(copied.bytes.values()) == tree.payload
+    assert copied.files.keys() <= {"reflink", "copy"}
+    assert linked.files == {"link": len(tree.entries)}
+    assert linked.bytes == {"link": tree.payload}
+
+
+def test_a_single_object_can_be_linked(store: BlobStore, tmp_path: Path) -> None:
+    digest = store.put_bytes(b"abc").digest
+    assert checkout(store, digest, "blob", tmp_path / "out", link=True).files == {"link": 1}
+    assert (tmp_path / "out").samefile(store.path(digest))
+
+
+def test_where_links_are_impossible_a_linked_checkout_is_a_copy(
+    store: BlobStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(_self: Path, _target: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    taken = link_tree(store, put_tree(store, folder).digest, tmp_path / "out")
+    assert "link" not in taken.files
+    assert contents(tmp_path / "out") == contents(folder)
+
+
+def test_an_edit_through_a_link_is_told_on_every_verified_way_out(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    """Mode 0444 does not stop root, nor the owner who changes it."""
+    digest = store.put_bytes(b"abc").digest
+    checkout(store, digest, "blob", tmp_path / "link", link=True)
+    (tmp_path / "link").chmod(0o644)
+    (tmp_path / "link").write_bytes(b"abd")
+    with pytest.raises(IntegrityError, match=digest):
+        store.read(digest)
+    with pytest.raises(IntegrityError, match=digest):
+        checkout(store, digest, "blob", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_large_corrupt_object_never_reaches_the_destination(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    digest = store.put_bytes(os.urandom(5 << 20)).digest
+    corrupt(store, digest)
+    with pytest.raises(IntegrityError, match=digest):
+        checkout(store, digest, "blob", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_condemned_tree_comes_out_whole(store: BlobStore, folder: Path, tmp_path: Path) -> None:
+    tree = put_tree(store, folder)
+    store.condemn([tree.digest, *(entry.digest for entry in tree.entries)])
+    checkout(store, tree.digest, "tree", tmp_path / "copied")
+    link_tree(store, tree.digest, tmp_path / "linked")
+    assert contents(tmp_path / "copied") == contents(folder)
+
+
+def test_a_file_system_that_clones_gives_clones(
+    store: BlobStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small stand-in for FICLONE, which this disk may not have: its result is verified as any."""
+
+    def clone(source: int, target: Path, mode: int) -> bool:
+        target.write_bytes(os.pread(source, 1 << 20, 0))
+        target.chmod(mode)
+        return True
+
+    monkeypatch.setattr("store.kernel.clone", clone)
+    tree = put_tree(store, folder)
+    taken = checkout(store, tree.digest, "tree", tmp_path / "out")
+    assert taken.files == {"reflink": len(tree.entries)}
+    large = tmp_path / "large"
+    large.write_bytes(bytes(1 << 20) * 6)
+    with pytest.raises(InputError, match="changed"):  # the stand-in clones the first mebibyte only
+        store.put_file(large)
