@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -22,17 +23,25 @@ ROOT = Path(__file__).parents[2]
 WRITER = """
 import os, sys, pathlib
 from store.blobs import BlobStore
+from store.statcache import StatCache
 from store.trees import put_tree
 store, work = BlobStore(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])
+cache = StatCache(work.with_name("stat.cache"))
 work.mkdir()
-for n in range(5):
-    (work / f"file-{n}").write_bytes(os.urandom(20_000))
+for n in range(FILES):
+    (work / f"file-{n}").write_bytes(os.urandom(2_000))
+(work / "large").write_bytes(os.urandom(5 << 20))
 print("ready", flush=True)
+last = None
 while True:
     print("blob", store.put_bytes(os.urandom(100_000)).digest, flush=True)
-    (work / "file-0").write_bytes(os.urandom(20_000))
-    print("tree", put_tree(store, work).digest, flush=True)
+    (work / "file-0").write_bytes(os.urandom(2_000))
+    if last is not None:
+        store.condemn([last])
+    last = put_tree(store, work, cache=cache).digest
+    print("tree", last, flush=True)
 """
+FILES = 30  # enough for one sync of the whole file system
 
 # Puts one file and says how that ended.
 PUTTER = """
@@ -56,7 +65,13 @@ def test_a_kill_at_any_moment_shows_no_partial_object_and_loses_nothing_acknowle
     acknowledged: list[list[str]] = []
     for attempt in range(8):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, store.root, tmp_path / f"work-{attempt}"],
+            [
+                sys.executable,
+                "-c",
+                f"FILES = {FILES}\n{WRITER}",
+                store.root,
+                tmp_path / f"work-{attempt}",
+            ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -64,7 +79,7 @@ def test_a_kill_at_any_moment_shows_no_partial_object_and_loses_nothing_acknowle
         assert writer.stdout is not None
         with writer, writer.stdout as lines:
             assert lines.readline() == "ready\n"
-            time.sleep(chance.uniform(0.0, 0.12))
+            time.sleep(chance.uniform(0.0, 0.25))
             writer.send_signal(signal.SIGKILL)
             acknowledged += [line.split() for line in lines if line.endswith("\n")]
     assert len(acknowledged) > 8
@@ -73,7 +88,7 @@ def test_a_kill_at_any_moment_shows_no_partial_object_and_loses_nothing_acknowle
     for form, digest in acknowledged:
         assert store.verify(digest)
         if form == "tree":
-            assert len(read_tree(store, digest)) == 5
+            assert len(read_tree(store, digest)) == FILES + 1
     expected = [(digest, "tree" if form == "tree" else "blob") for form, digest in acknowledged]
     report = fsck(store, expected=expected, now=time.time() + 7200)  # type: ignore[arg-type]  # narrowed above
     assert report.ok
@@ -130,6 +145,85 @@ def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
         tmp_path,
     )
     assert told == "store.read_only [] []\n"
+
+
+# Becomes somebody without rights; once everything is imported, for that may lie in root's home.
+POWERLESS = "os.setgid(65534); os.setuid(65534)\n"
+
+IMPORTS = """
+import os, pathlib, sys
+from schemas.errors import StillError
+from store.blobs import BlobStore
+from store.trees import put_tree
+"""
+ERRORS = """
+store, source = BlobStore(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])
+try:
+    put_tree(store, source) if source.is_dir() else store.put_file(source)
+except StillError as error:
+    print(error.code)
+else:
+    print("stored")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_lost_rights_are_told(store: BlobStore, folder: Path, tmp_path: Path) -> None:
+    """To the store, to a source, and to a folder within the source."""
+    secret = folder / "weights" / "model.bin"
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+
+    def told(source: Path) -> str:
+        command = [sys.executable, "-c", IMPORTS + POWERLESS + ERRORS, str(store.root), str(source)]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert told(folder / "config.json") == "store.read_only"
+    for path in (store.root, store.root / "tmp"):
+        path.chmod(0o777)
+    assert told(folder / "config.json") == "stored"
+    secret.chmod(0o600)
+    assert told(secret) == "file.unreadable"
+    assert told(folder) == "file.unreadable"
+    secret.chmod(0o644)
+    secret.parent.chmod(0o700)
+    assert told(folder) == "file.unreadable"
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+def test_a_full_disk_is_told_of_many_small_files_too(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "many").mkdir()
+    for n in range(100):
+        (tmp_path / "many" / str(n)).write_bytes(n.to_bytes(2, "big") * 16_000)
+    (tmp_path / "putter.py").write_text(IMPORTS + ERRORS)
+    told = in_private_mounts(
+        'mount -t tmpfs -o size=1m tmpfs "$1/disk"; mkdir "$1/disk/objects"\n'
+        f'PYTHONPATH=. "{sys.executable}" "$1/putter.py" "$1/disk/objects" "$1/many"\n'
+        'find "$1/disk/objects" -type f | wc -l',
+        tmp_path,
+    )
+    assert told.split() == ["store.full", "0"]
+
+
+def test_a_full_disk_ends_a_checkout_without_a_trace(store: BlobStore, tmp_path: Path) -> None:
+    digest = store.put_bytes(bytes(3 << 20)).digest
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "taker.py").write_text(
+        "import pathlib, sys\nfrom schemas.errors import StorageError\n"
+        "from store.blobs import BlobStore\nfrom store.checkout import checkout\n"
+        "try:\n    checkout(BlobStore(pathlib.Path(sys.argv[1])), sys.argv[2], 'blob',"
+        " pathlib.Path(sys.argv[3]))\nexcept StorageError as error:\n    print(error.code)\n"
+    )
+    told = in_private_mounts(
+        'mount -t tmpfs -o size=1m tmpfs "$1/disk"\n'
+        f'PYTHONPATH=. "{sys.executable}" "$1/taker.py" "$1/objects" {digest} "$1/disk/out"\n'
+        'ls -A "$1/disk" | wc -l',
+        tmp_path,
+    )
+    assert told.split() == ["store.full", "0"]
 
 
 def test_two_processes_that_put_the_same_tree_both_succeed(store: BlobStore, folder: Path) -> None:
