@@ -146,7 +146,7 @@ class _Walker:
         self, path: tuple[str, ...], before: Sequence[Parent], after: Sequence[Parent]
     ) -> None:
         """Pair what is behind the two, role by role; what both have ends there."""
-        for role in dict.fromkeys(parent.role for parent in (*before, *after)):
+        for role in sorted({parent.role for parent in (*before, *after)}):
             old = [p.digest for p in before if p.role == role]
             new = [p.digest for p in after if p.role == role]
             for one, other in zip_longest(_without(old, new), _without(new, old)):
