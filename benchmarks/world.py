@@ -45,6 +45,9 @@ _GATES = {
     "evaluation": ("kl", "slots"),
 }
 
+_AGAIN, _DIED, _FAILED, _EXPIRED = 0.04, 0.3, 0.05, 0.5
+"""How often a run fails at first, dies instead, a verdict is `fail`, a waiver is short."""
+
 Fact = tuple[str, dict[str, Any]]
 Batch = list[Fact]
 
@@ -101,6 +104,10 @@ class World:
         chance = self._chance
         if number % 500 == 0:
             yield [self._probe(number // 500)]
+        if number % 300 == 0:
+            renewed = number // 300 % len(self.sources)
+            self.sources[renewed] = self._digest()
+            yield [self._made(self.sources[renewed], "source", name=f"source-{renewed}")]
         plan = self._digest()
         policy = self.policies[number % 3]
         recipe = {
@@ -126,6 +133,10 @@ class World:
         trained: dict[str, str] = {}
         inputs = [self._from(data, r) for r in ("dataset", "teacher_cache", "teacher_model")]
         yield from self._run("training", "training", inputs, ("checkpoint", "untrained"), trained)
+        if (number + 1) % 40 == 0:
+            yield from self._lost(
+                "export", "export/prefill-512", [self._from(trained, "checkpoint")]
+            )
         packages: list[dict[str, Any]] = []
         for shape in _SHAPES:
             yield from self._shape(shape, trained, data, packages)
@@ -160,7 +171,7 @@ class World:
                 ("tag.moved", moved | ({"previous": self.production} if self.production else {}))
             ]
             self.production = sealed["release"]
-        if number % 20 == 3 or "release" not in self.known:
+        if (number + 1) % 20 == 0 or "release" not in self.known:
             self.known |= {
                 "other_release": self.known.get("release", sealed["release"]),
                 "release": sealed["release"],
@@ -230,7 +241,7 @@ class World:
             "tools": {"torch": self.torch, "transformers": "5.23.0", "safetensors": "0.6.0"},
         }
         attempt = 1
-        if chance.random() < 0.04:
+        if chance.random() < _AGAIN:
             yield [("run.started", started | {"attempt": 1})]
             yield [self._failure(common)]
             attempt = 2
@@ -261,8 +272,21 @@ class World:
         if phase in _GATES and subject:
             yield from self._judged(phase, subject, made["report"])
 
+    def _lost(self, phase: str, slot: str, inputs: list[dict[str, Any]]) -> Iterator[Batch]:
+        """A run that stands failed."""
+        common = {"run": self._digest(), "phase": phase, "plan": self.plan, "slot": slot}
+        begun = common | {
+            "attempt": 1,
+            "phase_version": 3,
+            "inputs": inputs,
+            "params": {},
+            "tools": {},
+        }
+        yield [("run.started", begun)]
+        yield [self._failure(common)]
+
     def _failure(self, common: dict[str, Any]) -> Fact:
-        if self._chance.random() < 0.3:
+        if self._chance.random() < _DIED:
             return ("run.abandoned", common | {"attempt": 1, "reason": "killed by SIGKILL"})
         why = {
             "code": "phase.out_of_memory",
@@ -275,7 +299,7 @@ class World:
         chance = self._chance
         facts: Batch = []
         for name in _GATES[phase]:
-            failed = chance.random() < 0.05
+            failed = chance.random() < _FAILED
             verdict = "fail" if failed else "pass"
             check = {
                 "metric": "kl",
@@ -298,7 +322,9 @@ class World:
                     "subject": subject,
                     "author": chance.choice(_ACTORS),
                 }
-                until = "2026-06-01T00:00:00Z" if chance.random() < 0.5 else "2099-01-01T00:00:00Z"
+                until = (
+                    "2026-06-01T00:00:00Z" if chance.random() < _EXPIRED else "2099-01-01T00:00:00Z"
+                )
                 facts.append(
                     ("gate.waived", waived | {"reason": "known, and small", "until": until})
                 )

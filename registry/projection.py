@@ -19,6 +19,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -196,7 +197,7 @@ class Projection:
         """
         reader = LedgerReader(self._log, cursor)
         connection.begin()
-        for piece in _pieces(reader.chunks(until=_durable_size(self._log))):
+        for piece in _ahead(_pieces(reader.chunks(until=_durable_size(self._log)))):
             self._load_piece(connection, piece)
         connection.execute(named("forget_cursor"))
         _set_cursor(connection, reader.position)
@@ -209,7 +210,7 @@ class Projection:
         connection.execute(named("add_events"), columns(lines))
         if earlier["seq"]:
             connection.execute(named("add_upcasts"), earlier)
-        for name in loaders(lines):
+        for name in loaders(lines, self._known):
             connection.execute(named(name), {"after": lines[0].seq - 1})
 
     def _cursor(self, connection: DuckDBPyConnection) -> Position:
@@ -330,6 +331,15 @@ def _pieces(chunks: Iterable[list[Line]]) -> Iterator[list[Line]]:
             piece = []
     if piece:
         yield piece
+
+
+def _ahead(pieces: Iterator[list[Line]]) -> Iterator[list[Line]]:
+    """The same; while one is loaded, the next is read and verified on another thread."""
+    with ThreadPoolExecutor(max_workers=1) as verifier:
+        coming = verifier.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = verifier.submit(next, pieces, None)
+            yield piece
 
 
 def _durable_size(log: Path) -> int:

@@ -259,14 +259,15 @@ WITH published AS (
         FROM present WHERE seq > $after AND type = 'artifact.published'
     )
 ),
-known AS (SELECT DISTINCT a.key, a.kind FROM artifact a SEMI JOIN published USING (key))
+known AS (
+    SELECT a.key, list(a.kind) AS kinds FROM artifact a SEMI JOIN published USING (key) GROUP BY a.key
+)
 SELECT
-    key, digest, kind, size, seq, ts, form, origin, name, role, run,
-    row_number() OVER (PARTITION BY key, kind ORDER BY seq) = 1
-        AND NOT EXISTS (FROM known k WHERE k.key = p.key AND k.kind = p.kind),
-    row_number() OVER (PARTITION BY key ORDER BY seq) = 1
-        AND NOT EXISTS (FROM known k WHERE k.key = p.key)
-FROM published p ORDER BY seq;
+    p.key, digest, kind, size, seq, ts, form, origin, name, role, run,
+    NOT coalesce(list_contains(k.kinds, kind), false)
+        AND row_number() OVER (PARTITION BY p.key, kind ORDER BY seq) = 1,
+    k.kinds IS NULL AND row_number() OVER (PARTITION BY p.key ORDER BY seq) = 1
+FROM published p LEFT JOIN known k ON k.key = p.key ORDER BY seq;
 
 -- name: add_edges
 INSERT INTO edge
@@ -391,8 +392,8 @@ FROM (
             "code": "VARCHAR", "message": "VARCHAR", "reason": "VARCHAR",
             "transient": "BOOLEAN"}}').data AS f
     FROM present
-    WHERE seq > $after AND type IN ('run.started', 'run.succeeded', 'run.failed', 'run.abandoned', 'run.cancelled',
-        'run.retried', 'run.reused')
+    WHERE seq > $after AND type IN ('run.started', 'run.succeeded', 'run.failed', 'run.abandoned',
+        'run.cancelled', 'run.retried', 'run.reused')
 );
 
 -- name: add_plan_events

@@ -20,19 +20,23 @@ LAYOUT = 2
 
 Columns = dict[str, list[object]]
 
-_LOADERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        "artifact.published",
-        ("add_artifacts", "add_edges", "add_recipes", "add_metrics", "add_files"),
-    ),
-    ("run.", ("add_run_events",)),
-    ("gate.evaluated", ("add_gates", "add_checks")),
-    ("gate.waived", ("add_waivers",)),
-    ("plan.", ("add_plan_events",)),
-    ("tag.moved", ("add_tag_moves",)),
-    ("release.cut", ("add_release_cuts",)),
+_PUBLISHED = "artifact.published"
+
+_LOADERS: tuple[tuple[str, bytes, str], ...] = (
+    (_PUBLISHED, b"", "add_artifacts"),
+    (_PUBLISHED, b'"parents":[{', "add_edges"),
+    (_PUBLISHED, b'"recipe":{', "add_recipes"),
+    (_PUBLISHED, b'"metrics":[{', "add_metrics"),
+    (_PUBLISHED, b'"files":[{', "add_files"),
+    ("run.", b"", "add_run_events"),
+    ("gate.evaluated", b"", "add_gates"),
+    ("gate.evaluated", b"", "add_checks"),
+    ("gate.waived", b"", "add_waivers"),
+    ("plan.", b"", "add_plan_events"),
+    ("tag.moved", b"", "add_tag_moves"),
+    ("release.cut", b"", "add_release_cuts"),
 )
-"""How the types of some events begin -> the statements that load them, in their order."""
+"""How a type begins and what its body holds -> the statement that loads it; in their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +71,26 @@ def upcasts(lines: Sequence[Line], known: Vocabulary) -> Columns:
     Raises InputError `event.too_new` when this program would misread one of them, IntegrityError
     `event.malformed` when an earlier one does not have the form of its version.
     """
-    earlier = [line for line in lines if _version(line, known) > line.v]
+    earlier = [line for line in lines if _earlier(line, known)]
     return {
         "seq": [line.seq for line in earlier],
         "body": [_upcast(line, known) for line in earlier],
     }
 
 
-def loaders(lines: Sequence[Line]) -> Iterator[str]:
+def loaders(lines: Sequence[Line], known: Vocabulary) -> Iterator[str]:
     """The statements that these lines need; each costs a millisecond, so no others are run."""
-    found = {line.type for line in lines}
-    for beginning, names in _LOADERS:
-        if any(name.startswith(beginning) for name in found):
-            yield from names
+    types = {line.type for line in lines}
+    for beginning, inside, name in _LOADERS:
+        if not any(kind.startswith(beginning) for kind in types):
+            continue
+        if not inside or any(inside in line.body or _earlier(line, known) for line in lines):
+            yield name
+
+
+def _earlier(line: Line, known: Vocabulary) -> bool:
+    """Whether the line's body is not the one that is loaded."""
+    return line.v < _version(line, known)
 
 
 def _version(line: Line, known: Vocabulary) -> int:

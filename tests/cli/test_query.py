@@ -68,3 +68,47 @@ def test_sql_that_writes_reads_files_or_is_wrong_is_bad_input(
     assert (answer.code, answer.out) == (2, "")
     assert not (place / "stolen.csv").exists()
     assert still("sql", "SELECT digest FROM artifact").rows == [[published]]
+
+
+def test_parameters_are_text_and_never_sql(still: Still, published: str) -> None:
+    asked = "SELECT digest, $why AS why FROM artifact WHERE seq = $seq::BIGINT"
+    why = "'; DROP TABLE event; -- a=b"
+    found = still("sql", asked, "--param", "seq=1", "--param", f"why={why}", "--json")
+    assert found.json == [{"digest": published, "why": why}]
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--param", "seq"],
+        ["--param", "=1"],
+        ["--param", "a b=1"],
+        ["--param", "seq=1", "--param", "seq=2"],
+        ["--param", "other=1"],
+        ["--param", "seq=1", "--param", "other=1"],
+        [],
+    ],
+)
+def test_parameters_that_do_not_fit_are_bad_input(still: Still, given: list[str]) -> None:
+    answer = still("sql", "SELECT * FROM artifact WHERE seq = $seq::BIGINT", *given)
+    assert (answer.code, answer.out) == (2, "")
+    assert "Next:" in answer.err
+
+
+def test_the_past_is_asked_for_in_every_format(still: Still, published: str) -> None:
+    assert still("tag", "best", published).code == 0
+    asked = ["sql", "SELECT max(seq) AS seq, (SELECT count(*) FROM tags) AS tags FROM event"]
+    assert still(*asked).rows == [["2", "1"]]
+    assert still(*asked, "--as-of", "1").rows == [["1", "0"]]
+    assert still(*asked, "--as-of", "2").rows == [["2", "1"]]
+    assert still(*asked, "--as-of", "2020-01-01", "--csv").out == "seq,tags\n,0\n"
+    found = still(*asked, "--as-of", "9999-12-31T00:00:00Z", "--json").json
+    assert found == [{"seq": 2, "tags": 1}]
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("at", ["yesterday", "0", "99", "2026-13-01", "2026-11-22T10:00:00"])
+def test_what_is_no_point_in_history_is_bad_input(still: Still, at: str) -> None:
+    answer = still("sql", "FROM event", "--as-of", at)
+    assert (answer.code, answer.out) == (2, "")

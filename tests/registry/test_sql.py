@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.asof import AsOf, as_of
 from registry.ledger import Ledger
 from registry.projection import Projection
 from schemas.errors import InputError
@@ -127,41 +128,72 @@ ESCAPES = [
 ]
 
 
+THEN = AsOf(seq=2)
+
+
+@pytest.mark.parametrize("at", [None, THEN], ids=["now", "then"])
 @pytest.mark.parametrize("attempt", WRITES + ESCAPES)
-def test_every_way_out_is_closed(projection: Projection, folder: Path, attempt: str) -> None:
+def test_every_way_out_is_closed(
+    projection: Projection, folder: Path, attempt: str, at: AsOf | None
+) -> None:
     before = contents(folder)
     with pytest.raises(InputError) as caught:
-        projection.query(attempt.replace("{folder}", str(folder)))
+        projection.query(attempt.replace("{folder}", str(folder)), at=at)
     assert caught.value.code == "sql.refused"
     assert "secret,1" not in str(caught.value)
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("at", [None, THEN], ids=["now", "then"])
 @pytest.mark.parametrize("attempt", ESCAPES)
 def test_the_seal_alone_keeps_other_files_out(
-    projection: Projection, folder: Path, attempt: str, monkeypatch: pytest.MonkeyPatch
+    projection: Projection,
+    folder: Path,
+    attempt: str,
+    at: AsOf | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Even were a statement wrongly taken for a reading one."""
     before = contents(folder)
     monkeypatch.setattr("registry.sql._require_reading", lambda *_: None)
     try:
-        answer = str(projection.query(attempt.replace("{folder}", str(folder))).rows)
+        answer = str(projection.query(attempt.replace("{folder}", str(folder)), at=at).rows)
     except InputError as error:
         answer = str(error)
     assert "secret,1" not in answer
     assert contents(folder) == before
 
 
-def test_the_seal_cannot_be_lifted(projection: Projection, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", [None, THEN], ids=["now", "then"])
+def test_the_seal_cannot_be_lifted(
+    projection: Projection, at: AsOf | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("registry.sql._require_reading", lambda *_: None)
     for setting in ("threads = 1", "enable_external_access = true", "lock_configuration = false"):
         with pytest.raises(InputError, match="lock"):
-            projection.query(f"SET {setting}")
+            projection.query(f"SET {setting}", at=at)
 
 
-def test_an_endless_question_is_stopped(projection: Projection) -> None:
+@pytest.mark.parametrize("at", [None, THEN], ids=["now", "then"])
+def test_an_endless_question_is_stopped(projection: Projection, at: AsOf | None) -> None:
     endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT sum(n) FROM t"
     with pytest.raises(InputError, match="stopped") as caught:
-        projection.query(endless, limit=0.3)
+        projection.query(endless, limit=0.3, at=at)
     assert caught.value.code == "sql.too_long"
     assert projection.query("SELECT count(*) FROM event").rows == ((3,),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-1", "1.5", "4", "yesterday", "2026-02-30", "2026-11-22T10:00:00", "0001-01-01T0Z"],
+)
+def test_what_is_no_point_in_history_is_refused(projection: Projection, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        projection.query("FROM event", at=as_of(text))
+    assert caught.value.code == "sql.as_of"
+    assert projection.query("SELECT count(*) FROM event").rows == ((3,),)
+
+
+@pytest.mark.parametrize("text", ["9999-12-31", "2027-01-01T00:00:00+14:00", "3"])
+def test_a_time_that_is_to_come_knows_what_is_known(projection: Projection, text: str) -> None:
+    assert projection.query("SELECT count(*) FROM event", at=as_of(text)).rows == ((3,),)
