@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cli.config import Config
     from phases.reactor import Notice, Reactor
     from registry.fold import State
-    from registry.ledger import Ledger
+    from registry.ledger import Ledger, LedgerReader
     from registry.projection import Projection
     from store.blobs import BlobStore
 
@@ -70,10 +70,16 @@ class Session:
         return Projection(self.home.projection, self.home.log)
 
     def state(self) -> State:
-        """The folded state as of now."""
-        from registry.fold import State
+        """The folded state as of now: one object, which follows the ledger whenever it is asked."""
+        folded, reader = self._folded
+        return folded.follow(reader)
 
-        return State().take_all(self.home.log)
+    @cached_property
+    def _folded(self) -> tuple[State, LedgerReader]:
+        from registry.fold import State
+        from registry.ledger import LedgerReader
+
+        return State(), LedgerReader(self.home.log)
 
     @cached_property
     def config(self) -> Config:

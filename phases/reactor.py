@@ -19,7 +19,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -37,9 +37,11 @@ from registry.ledger import Ledger, LedgerReader
 from registry.plans import PlanView, Reason, Site
 from schemas.artifact import Kind
 from schemas.digest import Digest
-from schemas.errors import InputError
+from schemas.errors import InputError, StorageError
 from schemas.event import Event
 from schemas.events import (
+    ArtifactEvicted,
+    BytesSwept,
     Payload,
     PlanCancelled,
     RunAbandoned,
@@ -112,8 +114,7 @@ class Reactor:
         self._tidied = False
         self._looked = 0.0
         self._shown: dict[Digest, tuple[str, int]] = {}
-        self.state = State()
-        self.refresh()
+        self.state = State().follow(self._reader)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -262,10 +263,15 @@ class Reactor:
         if look:
             self._looked = time.monotonic()
         for run in self.state.running():
-            if why := self._too_long(run) or (self._too_large(run) if look else None):
+            why = self._too_long(run)
+            if look and why is None:
+                # One that was told to end is told again, until the grace is over.
+                why = self._launcher.ending(run.key, run.attempts) or self._too_large(run)
+            if why:
                 self._launcher.end(run.key, run.attempts, why)
             if look:
-                self._launcher.shorten_log(run.key, run.attempts)
+                with suppress(StorageError):  # a full disk is for the work to meet
+                    self._launcher.shorten_log(run.key, run.attempts)
         if look:
             self.report_progress()
 
@@ -308,17 +314,19 @@ class Reactor:
         stored = self.site().environment
         if self.state.latest.get(Kind.ENVIRONMENT) == stored:
             return False
-        self._store.put_bytes(self._here.data)
-        return self._append([self._here.fact()])
+        with self._store.lease():
+            self._store.put_bytes(self._here.data)
+            return self._append([self._here.fact()])
 
     def _collect(self, run: Run) -> bool:
         if not self._launcher.ended(run.key):
             return False
         outcome = self._launcher.outcome(run.key, run.attempts)
         self._shown.pop(run.key, None)
-        if outcome is None:
-            return self._record_end(run, [self._gone(run)])
-        recorded = self._record_end(run, recording.ended(run, outcome, self._put_log(run)))
+        with self._store.lease():  # for the log, until an event names it
+            if outcome is None:
+                return self._record_end(run, [self._gone(run)])
+            recorded = self._record_end(run, recording.ended(run, outcome, self._put_log(run)))
         if recorded and outcome.status == "succeeded":
             self._launcher.clear(run.key)
         return recorded
@@ -390,7 +398,12 @@ def _spelt(moment: datetime) -> str:
 
 
 def _overtakes(event: Event, start: Start) -> bool:
-    """Whether an event takes away the ground for a start: another's start, or a cancellation."""
+    """Whether an event takes away the ground for a start: another's start, or a cancellation.
+
+    Or the bytes of something: the next look tells whether of an input.
+    """
+    if event.type in (BytesSwept.TYPE, ArtifactEvicted.TYPE):
+        return True
     if event.type == PlanCancelled.TYPE:
         return bool(event.data["plan"] == start.plan)
     same = event.data.get("run") == start.view.key

@@ -11,7 +11,6 @@ import gc
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from registry.chain import Line
@@ -186,12 +185,15 @@ class State:
                 return
         self.apply(line.event())
 
-    def take_all(self, log: Path) -> State:
-        """Take in a whole ledger; returns itself. Raises IntegrityError where it is broken."""
+    def follow(self, reader: LedgerReader) -> State:
+        """Take in what a reader finds new; returns itself.
+
+        Raises IntegrityError where the ledger is broken.
+        """
         collecting = gc.isenabled()
         gc.disable()  # everything that is made here stays, so looking for garbage is a third of it
         try:
-            for lines in LedgerReader(log).chunks():
+            for lines in reader.chunks():
                 for line in lines:
                     self.take(line)
         finally:
@@ -390,6 +392,7 @@ def _on_bytes_swept(state: State, event: Event, fact: e.BytesSwept) -> None:
 
 
 def _on_artifact_evicted(state: State, event: Event, fact: e.ArtifactEvicted) -> None:
+    state.condemned.pop(fact.digest, None)
     state.absent[fact.digest] = event.seq
 
 
