@@ -60,9 +60,9 @@ def test_the_cause_is_found_behind_whatever_followed_from_it(
 ) -> None:
     for slot, role, path in (
         ("export/prefill-8", "export", []),
-        ("conversion/prefill-8", "mlpackage", ["export"]),
+        ("conversion/prefill-8", "mlpackage", ["contract"]),
         ("verification/prefill-8", "report", ["contract"]),
-        ("deployment", "release", ["export/prefill-8"]),
+        ("deployment", "release", ["contract/prefill-8"]),
     ):
         told = still("diff", made(first, slot, role), made(second, slot, role), "--json").json
         assert causes(told) == [(len(path), path, *THREADS)]
