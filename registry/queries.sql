@@ -486,37 +486,6 @@ WHERE hash IS DISTINCT FROM sha256(body) OR (body->>'prev') IS DISTINCT FROM lp
     OR (body->>'seq')::BIGINT IS DISTINCT FROM line;
 
 
--- name: edges_above
--- Every arrow between an artifact and what shaped it, however far. UNION drops what was reached
--- before, so a cycle ends. (USING KEY would give the depth, but took 70 times as long.)
-WITH RECURSIVE reached(key) AS (
-    SELECT left($root, 32)::UUID
-    UNION
-    SELECT e.parent FROM reached JOIN edge e ON e.child = reached.key
-),
-named AS (
-    SELECT a.key, any_value(a.digest) AS digest, min_by(a.kind, a.seq) AS kind
-    FROM artifact a SEMI JOIN reached USING (key) GROUP BY a.key
-)
-SELECT DISTINCT c.digest, p.digest, p.kind, e.role, e.circumstance
-FROM edge e JOIN named c ON c.key = e.child JOIN named p ON p.key = e.parent
-ORDER BY ALL;
-
--- name: edges_below
-WITH RECURSIVE reached(key) AS (
-    SELECT left($root, 32)::UUID
-    UNION
-    SELECT e.child FROM reached JOIN edge e ON e.parent = reached.key
-),
-named AS (
-    SELECT a.key, any_value(a.digest) AS digest, min_by(a.kind, a.seq) AS kind
-    FROM artifact a SEMI JOIN reached USING (key) GROUP BY a.key
-)
-SELECT DISTINCT p.digest, c.digest, c.kind, e.role, e.circumstance
-FROM edge e JOIN named c ON c.key = e.child JOIN named p ON p.key = e.parent
-ORDER BY ALL;
-
-
 -- name: release_artifacts
 -- The roots and all that shaped them; of several publications the first by a run or probe counts.
 WITH RECURSIVE reached(key) AS (
