@@ -3,8 +3,8 @@
 restic is a program in Go and on no Python index: it is taken from the PATH, else from Debian's
 archive (`apt-get download`), unpacked beside the other peers and not installed. It encrypts and
 compresses; the bytes are random, so there is nothing to compress, and decryption is part of what
-its check costs. Also printed: what hashing alone reaches from memory (BLAKE3, every core, one buffer again
-and again), the bound of any full read of warm data; and `--metadata` and `--sample 5%`.
+its check costs. Also printed: what hashing alone reaches from memory (BLAKE3, every core, one
+buffer again and again), the bound of any full read of warm data; `--metadata` and `--sample 5%`.
 """
 
 from __future__ import annotations
