@@ -23,6 +23,8 @@ def main(registry: Path) -> None:
         "still gates": [*STILL, *at, "gates"],
         "still why training": [*STILL, *at, "why", "training"],
         "still lineage release@latest": [*STILL, *at, "lineage", "release@latest"],
+        "still runs": [*STILL, *at, "runs"],
+        "still why-not release": [*STILL, *at, "why-not", "release"],
         "still sql": [*STILL, *at, "sql", "SELECT count(*) FROM event"],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
