@@ -41,6 +41,8 @@ VERBS = {
     "manifest": "cli.release",
     "verify": "cli.release",
     "audit": "cli.audit",
+    "du": "cli.usage",
+    "gc": "cli.gc",
     "fsck": "cli.health",
     "doctor": "cli.health",
 }

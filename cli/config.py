@@ -11,6 +11,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -35,6 +36,9 @@ workers = 1
 # attempts = 3
 # backoff = 1.0
 
+# How long what nothing points at is kept: a number and w, d, h, m or s; at least "1h".
+# grace = "14d"
+
 # Environment variables that hold keys: their names only. Their values never get into a log.
 # secrets = ["HF_TOKEN"]
 
@@ -51,15 +55,21 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)")
 _MOST_BYTES = 2**63 - 1
 """What the operating system can be told (`setrlimit`)."""
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_DURATION = re.compile(r"([0-9]{1,6}) ?([a-z])")
+_LEAST_GRACE = timedelta(hours=1)
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _LONG = 16
 """Characters from which a part of a name that no person would have written is taken for a key."""
 
 
 class Config(Limits):
-    """What `config.toml` may say: the limits, and where keys are."""
+    """What `config.toml` may say: the limits, how long bytes are kept, and where keys are."""
 
     schema_version: Literal[1] = 1
+    grace: timedelta = timedelta(days=14)
+    """How long bytes that nothing points at are kept, and again from condemning to sweeping."""
     secrets: tuple[str, ...] = ()
     """Names of environment variables whose values are kept out of logs."""
 
@@ -78,6 +88,17 @@ class Config(Limits):
         if not isinstance(value, Mapping):
             return value
         return {name: _phase(name, table) for name, table in value.items()}
+
+    @field_validator("grace", mode="before")
+    @classmethod
+    def _grace(cls, value: object) -> timedelta:
+        found = value if isinstance(value, timedelta) else duration(str(value))
+        if found < _LEAST_GRACE:
+            raise ValueError(
+                f"{value!r} is too short for a rule; the least is 1h, and `still gc --grace` takes "
+                "any for once"
+            )
+        return found
 
     @field_validator("secrets")
     @classmethod
@@ -99,6 +120,16 @@ def read_config(home: Home) -> Config:
         raise _unusable(home, f"{error}") from error
     _check_phases(home, found)
     return found
+
+
+def duration(text: str) -> timedelta:
+    """A duration such as "14d" or "90m"; "0" is none. Raises ValueError."""
+    found = _DURATION.fullmatch(text)
+    if text == "0":
+        return timedelta(0)
+    if found is None or found[2] not in _SECONDS:
+        raise ValueError(f"{text!r} is no duration; write a number and {_listed(_SECONDS)}")
+    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
 
 
 def _in_bytes(value: object) -> object:

@@ -195,7 +195,9 @@ def _intact(session: Session, audit: Audit) -> State:
 def _expected(state: State) -> list[tuple[Digest, Form]]:
     """Everything that the ledger says is in the store: artifacts and logs."""
     expected: list[tuple[Digest, Form]] = [
-        (digest, found[0].form) for digest, found in state.artifacts.items()
+        (digest, found[0].form)
+        for digest, found in state.artifacts.items()
+        if digest not in state.absent
     ]
     logs: list[tuple[Digest, Form]] = [(r.log, "blob") for r in state.runs.values() if r.log]
     return expected + logs

@@ -10,11 +10,12 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.documents import parse, read_document
-from cli.wiring import Session
+from cli.wiring import Session, clock
 from schemas import canonical
 from schemas.artifact import PUBLISHABLE, Form, Kind, Parent
 from schemas.digest import Digest
@@ -26,6 +27,7 @@ from store.durable import present, reading, shown
 from store.sources import refuse_special
 
 if TYPE_CHECKING:
+    from registry.fold import State
     from store.folders import Found
 
 
@@ -141,20 +143,28 @@ def read_policy(data: bytes, *, where: str) -> Policy:
 
 
 def record(session: Session, fact: ArtifactPublished, *, renew: bool = False) -> Publication:
-    """Append the fact unless the same publication is already recorded.
+    """Append the fact unless the same publication is already recorded, and its bytes are kept.
 
     `renew`: a person asked for it now, so it also becomes `kind@latest` again when something else
-    has been published since. Not for files that recipes name or that lie in the inbox: these are
-    met again and again, and what is met in passing must not become the latest.
+    has been published since, and young again when garbage collection would take it for old. Not
+    for files that recipes name or that lie in the inbox: these are met again and again, and what is
+    met in passing must not become the latest.
     """
     state = session.state()
     known = any(_same(p.fact, fact) for p in state.artifacts.get(fact.digest, ()))
-    if renew:
-        known = known and state.latest.get(fact.kind) == fact.digest
+    if fact.digest in state.absent or fact.digest in state.condemned:
+        known = False
+    if renew and known:
+        known = state.latest.get(fact.kind) == fact.digest and not _old(session, state, fact)
     new = not known and bool(
         session.ledger.append([fact], since=state.seq, unless=_publishes(fact))
     )
     return Publication(digest=fact.digest, kind=fact.kind, size=fact.size, new=new)
+
+
+def _old(session: Session, state: State, fact: ArtifactPublished) -> bool:
+    latest = datetime.fromisoformat(state.artifacts[fact.digest][-1].ts)
+    return clock() - latest >= session.config.grace
 
 
 def _scanned(path: Path) -> Sequence[Found] | None:

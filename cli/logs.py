@@ -23,6 +23,7 @@ from cli.livelog import LiveLog
 from cli.runs import Status, ending_of, find_run, short_name, status_of
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
+from schemas.events import BytesSwept
 
 if TYPE_CHECKING:
     from cli.wiring import Session
@@ -96,7 +97,7 @@ def _print_live(log: _Log, printer: _Printer, tail: int | None, *, follow: bool)
         if not live.exists and not log.goes_on:
             raise InputError(
                 f"There is no log of attempt {log.attempt} of run {log.run[:SHORT]}.",
-                remedy="It printed nothing, or a later attempt took its place; "
+                remedy="It printed nothing, a later attempt took its place, or it was swept; "
                 f"see `still show {log.run[:SHORT]}`.",
                 code="logs.none",
             )
@@ -139,6 +140,9 @@ class _Ledger:
             data: Mapping[str, object] = event.data
             if event.type.startswith("run.") and data.get("log"):
                 self.logs[event.data["run"], event.data["attempt"]] = event.data["log"]
+            elif event.type == BytesSwept.TYPE:
+                gone = set(event.data.get("orphans", ()))
+                self.logs = {k: log for k, log in self.logs.items() if log not in gone}
 
 
 @dataclass(frozen=True, kw_only=True)

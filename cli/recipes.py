@@ -58,6 +58,11 @@ def resolve(session: Session, path: Path) -> Digest:
 
 def resolve_recipe(session: Session, recipe: Recipe, *, base: Path | None) -> Digest:
     """Publish a recipe; its paths start from `base`, or are refused when that is None."""
+    with session.store.lease():  # nothing that the recipe names goes before it is recorded itself
+        return _resolved(session, recipe, base)
+
+
+def _resolved(session: Session, recipe: Recipe, base: Path | None) -> Digest:
     document = recipe.to_json()
     spots = [(spot, _find(session, spot, base)) for spot in _references(document)]
     parents = []
@@ -82,18 +87,19 @@ def publish_resolved(session: Session, recipe: Recipe, parents: tuple[Parent, ..
                 code="recipe.unresolved",
             )
     data = canonical.encode(document)
-    stored = session.store.put_bytes(data)
-    fact = ArtifactPublished(
-        digest=stored.digest,
-        kind=Kind.RECIPE,
-        form="blob",
-        size=len(data),
-        origin="imported",
-        name=recipe.name,
-        parents=parents,
-        facts={"recipe": document},
-    )
-    return record(session, fact).digest
+    with session.store.lease():
+        stored = session.store.put_bytes(data)
+        fact = ArtifactPublished(
+            digest=stored.digest,
+            kind=Kind.RECIPE,
+            form="blob",
+            size=len(data),
+            origin="imported",
+            name=recipe.name,
+            parents=parents,
+            facts={"recipe": document},
+        )
+        return record(session, fact).digest
 
 
 def request(session: Session, plan: Digest, *, priority: int = 0) -> None:

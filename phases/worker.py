@@ -5,7 +5,7 @@ run (phases/warm.py), `python -m phases.worker --warm REGISTRY SOCKET`. The reac
 the run's folder and handed it down as a descriptor, so the lock lives exactly as long as this
 process. The worker never appends to the ledger.
 
- 0. note in `worker.json` which process this is;
+ 0. note in `worker.json` which process this is, and hold a lease of the store until the end;
  1. verify every input against its digest, and link trees into `inputs/`;
  2. execute the phase;
  3. check that no input changed meanwhile;
@@ -22,7 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -89,14 +89,18 @@ class ProgressFile:
             replace(self._path, note)
 
 
-def execute(home: Home, job: Job) -> Outcome:
-    """Execute a job in its run's folder. Errors become a failed outcome."""
+def execute(home: Home, job: Job, recorded: ExitStack) -> Outcome:
+    """Execute a job in its run's folder. Errors become a failed outcome.
+
+    `recorded` ends when the outcome is durable: so long garbage collection spares what was made.
+    """
     key = job.run
     folder = home.run(key)
     begun = time.monotonic()
     products: tuple[Product, ...] = ()
     failure = None
     try:
+        recorded.enter_context(BlobStore(home.objects).lease())
         products = _work(home, folder, job, begun)
         canonical.encode([product.to_json() for product in products])
     except StillError as error:
@@ -237,8 +241,9 @@ def _perform(home: Home, key: Digest) -> None:
     note = WorkerFile(attempt=job.attempt, process=process)
     with writing(folder):
         replace(folder / "worker.json", note)
-    outcome = execute(home, job)
-    replace_durably(folder / "outcome.json", canonical.encode(outcome.to_json()))
+    with ExitStack() as recorded:
+        outcome = execute(home, job, recorded)
+        replace_durably(folder / "outcome.json", canonical.encode(outcome.to_json()))
 
 
 def _keep_from_children(lock: int) -> None:

@@ -389,6 +389,10 @@ def _on_bytes_swept(state: State, event: Event, fact: e.BytesSwept) -> None:
     for digest in fact.artifacts:
         state.condemned.pop(digest, None)
         state.absent[digest] = event.seq
+    gone = frozenset(fact.orphans)
+    for run in state.runs.values() if gone else ():
+        if run.log in gone:
+            run.log = None
 
 
 def _on_artifact_evicted(state: State, event: Event, fact: e.ArtifactEvicted) -> None:

@@ -4,6 +4,7 @@ objects/            the store                      events.log       the ledger
 registry.duckdb     the projection                 runs/<run key>/  scratch, log, resume state
 inbox/<kind>/       dropped here = published       reactor.lock     held by the one advancer
 config.toml         limits                         lineage.idx      the adjacency index
+gc.lock             held by who takes objects away
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class Home:
     def reactor_lock(self) -> Path:
         """Held by the one process that advances this registry."""
         return self.root / "reactor.lock"
+
+    @property
+    def gc_lock(self) -> Path:
+        """Held by the one process that takes objects away."""
+        return self.root / "gc.lock"
 
     def run(self, key: Digest) -> Path:
         """The folder of one run key."""

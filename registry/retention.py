@@ -27,6 +27,7 @@ class Keep(StrEnum):
     ASKED_FOR = "a plan that was asked for lately holds it"
     YOUNG = "it is younger than the grace period"
     SHAPED = "something that is kept was made from it"
+    JUDGED = "a verdict on something that is kept rests on it"
 
     @property
     def code(self) -> str:
@@ -40,7 +41,8 @@ class Kept:
 
     reason: Keep
     detail: str
-    """The tag, the release, the run, the plan, the time, or the artifact that was made from it."""
+    """The tag, the release, the run, the plan, the time, or the artifact that was made from it or
+    judged by it."""
 
 
 def retention(state: State, now: str, grace: timedelta) -> dict[Digest, Kept]:
@@ -53,13 +55,16 @@ def retention(state: State, now: str, grace: timedelta) -> dict[Digest, Kept]:
     for digest, reason, detail in _roots(state, since):
         if digest in state.artifacts:
             kept.setdefault(digest, Kept(reason=reason, detail=detail))
+    evidence = _evidence(state)
     waiting = list(kept)
     while waiting:
         child = waiting.pop()
-        for parent in _parents(state, child):
-            if parent not in kept and parent in state.artifacts:
-                kept[parent] = Kept(reason=Keep.SHAPED, detail=child[:SHORT])
-                waiting.append(parent)
+        behind = [(parent, Keep.SHAPED) for parent in _parents(state, child)]
+        behind += [(report, Keep.JUDGED) for report in evidence.get(child, ())]
+        for digest, reason in behind:
+            if digest not in kept and digest in state.artifacts:
+                kept[digest] = Kept(reason=reason, detail=child[:SHORT])
+                waiting.append(digest)
     return kept
 
 
@@ -87,7 +92,12 @@ def _held_by(run: Run) -> Iterable[Digest]:
 
 def _asked_for(state: State, since: str) -> Iterator[tuple[Digest, Digest]]:
     """(artifact, plan): recipe, policy and what fills the slots, of plans asked for lately."""
-    lately = {p for p, asked in state.asked_at.items() if asked >= since and state.wants(p)}
+    at_work = {run.started.plan for run in state.running()}  # however long ago it was asked for
+    lately = {
+        p
+        for p, asked in state.asked_at.items()
+        if state.wants(p) and (asked >= since or p in at_work)
+    }
     for plan in sorted(lately):
         yield plan, plan
         yield state.recipe(plan).policy, plan
@@ -95,6 +105,14 @@ def _asked_for(state: State, since: str) -> Iterator[tuple[Digest, Digest]]:
         if plan in lately:
             for digest in state.runs[run].outputs.values():
                 yield digest, plan
+
+
+def _evidence(state: State) -> dict[Digest, list[Digest]]:
+    """Artifact -> the reports and policies that it was judged by."""
+    found: dict[Digest, list[Digest]] = {}
+    for _, subject, evidence, policy in state.verdicts:
+        found.setdefault(subject, []).extend((evidence, policy))
+    return found
 
 
 def _parents(state: State, digest: Digest) -> Iterator[Digest]:

@@ -43,7 +43,7 @@ def test_every_line_that_is_explained_can_be_taken_in_as_it_stands(home: Home) -
     settings = "\n".join(line for line in lines if line[:1].islower() or line[:1] == "[")
     found = _read(home, settings)
     explained = {k for k in tomllib.loads(settings) if k != "schema_version"}
-    assert explained == {*Limits.model_fields, "secrets"}
+    assert explained == {*Limits.model_fields, "grace", "secrets"}
     assert set(found.phases["training"].model_fields_set) == set(PhaseLimits.model_fields)
     assert (found.attempts, found.backoff) == (Limits().attempts, Limits().backoff)
 

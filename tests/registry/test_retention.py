@@ -74,6 +74,12 @@ def _shaped(world: World) -> Digest:
     return _output(world, plan, "training", "checkpoint")
 
 
+def _judged(world: World) -> Digest:
+    plan = world.plan()
+    world.run(plan)
+    return _output(world, plan, "export/prefill-8", "report")
+
+
 CASES: dict[Keep, Callable[[World], Digest]] = {
     Keep.TAGGED: _tagged,
     Keep.RELEASED: _released,
@@ -81,6 +87,7 @@ CASES: dict[Keep, Callable[[World], Digest]] = {
     Keep.ASKED_FOR: _asked_for,
     Keep.YOUNG: _young,
     Keep.SHAPED: _shaped,
+    Keep.JUDGED: _judged,
 }
 
 
@@ -100,6 +107,15 @@ def test_what_nothing_points_at_is_not_kept_once_it_is_old() -> None:
     stray = world._publish(Kind.DATASET, b"rows")
     assert retention(world.state, world.now, GRACE)[stray].reason is Keep.YOUNG
     assert _kept(world) == {}
+
+
+def test_a_plan_that_is_at_work_keeps_all_it_has_made_however_long_it_takes() -> None:
+    """Slots that come later may need what the run that goes on now does not."""
+    world = World()
+    _running(world)
+    (run,) = world.state.running()
+    report = _output(world, run.started.plan, "export/prefill-8", "report")
+    assert _kept(world)[report].reason is Keep.ASKED_FOR
 
 
 def test_a_cancelled_plan_keeps_nothing() -> None:

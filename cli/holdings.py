@@ -1,0 +1,164 @@
+"""What the store holds and what needs it, looked at in the order that keeps publishers safe.
+
+Owns the look of garbage collection, eviction and `du`. The order is the protocol of docs/design.md,
+"Condemning": first the leases, then what finished workers left for the reactor, then the ledger. So
+whoever may rely on an object either still holds a lease that we saw, or has left a word that we
+read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from registry.marking import Seen, Stock
+from schemas.artifact import Form
+from schemas.digest import SHORT, Digest
+from schemas.errors import BusyError, InputError, IntegrityError
+from store.durable import writing
+from store.places import listed
+from store.trees import read_tree
+
+if TYPE_CHECKING:
+    from cli.wiring import Session
+    from registry.fold import State
+    from registry.home import Home
+    from schemas.artifact import Product
+
+
+class Stocktaker:
+    """Looks again and again; remembers the ledger as far as it read it, and every tree."""
+
+    def __init__(self, session: Session) -> None:
+        from registry.fold import State
+        from registry.ledger import LedgerReader
+
+        self._home, self._store = session.home, session.store
+        self._reader = LedgerReader(session.home.log)
+        self._members: dict[Digest, frozenset[Digest]] = {}
+        self.state: State = State()
+        self.unreadable: dict[Digest, IntegrityError] = {}
+        """Trees whose list of files can not be read, so that nobody knows what they need."""
+
+    def look(self) -> Stock:
+        """Everything as it is now; `state` is the ledger as it was then. Raises StorageError."""
+        oldest = self._store.oldest_lease()
+        products = list(_unrecorded(self._home))
+        self.state.follow(self._reader)
+        self.unreadable = {}
+        held = frozenset().union(*(self.objects(p.digest, p.form) for p in products))
+        needs = {}
+        remnants: set[Digest] = set()
+        for digest in self.state.artifacts:
+            if digest in self.state.absent:
+                remnants |= self._remnants(digest)
+            else:
+                needs[digest] = self.objects(digest, self._form(digest))
+        return Stock(
+            oldest_lease=oldest,
+            held=held,
+            needs=needs,
+            remnants=frozenset(remnants),
+            placed=dict(_placed(self._home)),
+            condemned={c.digest: Seen(c.size, c.at_ns) for c in self._store.condemned()},
+        )
+
+    def objects(self, digest: Digest, form: Form) -> frozenset[Digest]:
+        """What an artifact consists of; itself alone where its tree can not be read."""
+        if form == "blob":
+            return frozenset((digest,))
+        if digest not in self._members:
+            try:
+                entries = read_tree(self._store, digest)
+            except IntegrityError as error:
+                self.unreadable[digest] = error
+                return frozenset((digest,))
+            self._members[digest] = frozenset((digest, *(entry.digest for entry in entries)))
+        return self._members[digest]
+
+    def _form(self, digest: Digest) -> Form:
+        """A tree if anybody published it as one: then its files are needed too."""
+        found = self.state.artifacts[digest]
+        return "tree" if any(p.form == "tree" for p in found) else "blob"
+
+    def _remnants(self, digest: Digest) -> frozenset[Digest]:
+        if not self._store.has(digest):
+            self._members.pop(digest, None)
+            return frozenset((digest,))
+        found = self.objects(digest, self._form(digest))
+        self.unreadable.pop(digest, None)
+        return found
+
+
+def logs(state: State, kept: Iterable[Digest], since: str) -> frozenset[Digest]:
+    """The logs that go with what is kept, or that are younger than `since`."""
+    wanted = set(kept)
+    return frozenset(
+        run.log
+        for run in state.runs.values()
+        if run.log is not None
+        and (run.ended_ts >= since or not wanted.isdisjoint(run.outputs.values()))
+    )
+
+
+@contextmanager
+def alone(home: Home) -> Iterator[None]:
+    """Be the only process that takes objects away. Raises BusyError, StorageError."""
+    with writing(home.root):
+        descriptor = os.open(home.gc_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(
+                "Another `still gc`, `still evict` or `still repair` is at work here.",
+                remedy="Wait until it has ended, then ask again.",
+                code="gc.busy",
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def require_present(state: State, digest: Digest) -> None:
+    """Refuse an artifact whose bytes were given up. Raises InputError that says how to get them."""
+    if digest in state.absent:
+        raise InputError(
+            f"The bytes of {digest[:SHORT]} are not here: event {state.absent[digest]} gave them "
+            "up.",
+            remedy=f"Get them back with {way_back(state, digest)}.",
+            code="artifact.absent",
+        )
+
+
+def way_back(state: State, digest: Digest) -> str:
+    """The command that brings the bytes of an artifact back, as it is written in a remedy."""
+    made = state.from_run(digest)
+    by_run = made is not None and made.run is not None
+    verb = "rewind" if by_run else "repair"
+    return f"`still {verb} {digest[:SHORT]}{'' if by_run else ' --from PATH'}`"
+
+
+def _placed(home: Home) -> Iterator[tuple[Digest, Seen]]:
+    for digest, entry in listed(home.objects):
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # condemned since it was listed, by somebody who does not take our lock
+        yield digest, Seen(status.st_size, status.st_mtime_ns)
+
+
+def _unrecorded(home: Home) -> Iterator[Product]:
+    """What workers made and left for the reactor to record."""
+    from phases.job import Outcome
+
+    for path in sorted(home.root.glob("runs/*/outcome.json")):
+        try:
+            yield from Outcome.model_validate_json(path.read_bytes()).products
+        except (FileNotFoundError, ValidationError):
+            continue  # recorded meanwhile, or a crash left it in pieces
