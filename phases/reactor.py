@@ -16,6 +16,7 @@ holder is gone. A tick costs what new events can change, never what is registere
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,6 +116,7 @@ class Reactor:
         self._looked = 0.0
         self._shown: dict[Digest, tuple[str, int]] = {}
         self.state = State().follow(self._reader)
+        gc.freeze()  # what was folded stays: looking through it for garbage would take seconds
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -230,8 +232,9 @@ class Reactor:
                 )
 
     def warm(self) -> None:
-        """Keep a worker ready that has imported what phases import."""
-        self._launcher.warm()
+        """Keep a worker ready that has imported what phases import, while one more could start."""
+        if len(self.state.running()) < self._limits.workers:
+            self._launcher.warm()
 
     def stop(self) -> None:
         """End the workers that this process started; their runs are taken up again later."""
