@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -22,8 +22,7 @@ _THREADS_PAY_FROM = 1 << 20
 """Bytes: under a mebibyte, waking BLAKE3's threads costs more than they save (measured)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileHash:
+class FileHash(NamedTuple):
     """What one pass over some bytes tells."""
 
     digest: str

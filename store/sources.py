@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 
 from schemas.errors import InputError
 from store.durable import shown, unreadable
 
+_SIGNATURE = attrgetter("st_dev", "st_ino", "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns")
 # O_NONBLOCK: opening a fifo that nobody writes to would otherwise hang before we can refuse it.
 _SOURCE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -66,11 +68,4 @@ def changed(path: Path | str) -> InputError:
 
 def signature(status: os.stat_result) -> tuple[int, int, int, int, int, int]:
     """Return what changes whenever a file's content may have changed."""
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_mode,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
+    return _SIGNATURE(status)

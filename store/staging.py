@@ -25,7 +25,6 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -42,9 +41,8 @@ from store.streaming import pieces, pour, write_all
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stored:
-    """What the store knows about bytes it has taken."""
+class Stored(NamedTuple):
+    """What the store knows about bytes it has taken. A tuple, because there are many."""
 
     digest: str
     size: int

@@ -31,6 +31,8 @@ _HEADER = b"stillhouse stat-cache v1 "
 _HEAD = struct.Struct("<QI")  # the moment, how many records
 _RECORD = struct.Struct("<QQIQqq32s32s")
 _NO_SUM = bytes(32)
+_TREE = "/"
+"""Stands for the tree itself: no file below a root is called that."""
 _SECOND = 1_000_000_000
 _FINE = 20_000_000
 """Nanoseconds: two of the longest tick that Linux is built with (100 a second)."""
@@ -106,6 +108,7 @@ class Memory:
         self._batch = batch
         self._before = cache.load(root, now_ns=batch.began_ns) if cache else {}
         self._after: dict[str, Known] = {}
+        self._read = 0
         self._local: dict[int, bool] = {}
 
     def take(
@@ -120,6 +123,7 @@ class Memory:
             self._after[path] = known
             size, kept = known.signature[3], known.sha256 if sha256 else None
             return Stored(digest=known.digest, size=size, sha256=kept)
+        self._read += 1
         reader = open_source(source)
         try:
             before = os.fstat(reader)
@@ -131,6 +135,23 @@ class Memory:
         if steady:
             self._after[path] = Known(signature(before), stored.digest, stored.sha256)
         return stored
+
+    def take_tree(self, data: bytes) -> Stored:
+        """Stage the tree of all files taken; one that is known is in the store, durably."""
+        found = hash_bytes(data)
+        known = self._before.get(_TREE)
+        if self._cache is not None:
+            self._after[_TREE] = Known((0, 0, 0, found.size, 0, 0), found.digest, None)
+        if known and known.digest == found.digest and self._batch.holds(found.digest, found.size):
+            return Stored(digest=found.digest, size=found.size)
+        return self._batch.add_bytes(data)
+
+    def nothing_new(self, files: int) -> bool:
+        """Whether these are just the files that were published last, none changed since.
+
+        Then there was a moment, that publication's, at which they all were as they are recorded.
+        """
+        return self._read == 0 and files == len(self._before.keys() - {_TREE})
 
     def keep(self) -> None:
         """Record what was learnt; to be called once it is committed."""

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.artifact import FileFact
 from schemas.digest import is_digest
@@ -42,9 +43,8 @@ HEADER = b"stillhouse tree v1\n"
 _LINE = re.compile(r"([x-]) (0|[1-9][0-9]{0,18}) ([0-9a-f]{64}) (.+)")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One file of a tree."""
+class Entry(NamedTuple):
+    """One file of a tree. A tuple, because there are many."""
 
     path: str
     """Relative POSIX path, NFC."""
@@ -120,9 +120,10 @@ def put_tree(
         stored = [
             memory.take(file.source, file.path, sha256=sha256, status=file.status) for file in found
         ]
-        _refuse_moved(found, look_again(folder))
+        if not memory.nothing_new(len(found)):
+            _refuse_moved(found, look_again(folder))
         entries = tuple(_entry(file, blob) for file, blob in zip(found, stored, strict=True))
-        tree = batch.add_bytes(_encoded(entries))  # the scan has checked the names
+        tree = memory.take_tree(_encoded(entries))  # the scan has checked the names
         batch.commit()
         memory.keep()
     return StoredTree(
