@@ -31,13 +31,13 @@ _NOT_HERE = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTT
 _CANNOT_CLONE = _NOT_HERE | {errno.EXDEV, errno.EPERM}
 
 
+@functools.cache
 def can_sync_all() -> bool:
     """Whether `sync_all` waits for everything and tells what was lost."""
     if sys.platform != "linux":
         return False
     release = re.match(r"(\d+)\.(\d+)", platform.release())
-    version = tuple(map(int, release.groups())) if release else (0, 0)
-    return version >= _SYNCFS_TELLS_ERRORS
+    return release is not None and tuple(map(int, release.groups())) >= _SYNCFS_TELLS_ERRORS
 
 
 def sync_all(descriptor: int) -> None:

@@ -95,6 +95,94 @@ def test_a_kill_at_any_moment_shows_no_partial_object_and_loses_nothing_acknowle
     assert list((store.root / "tmp").iterdir()) == []
 
 
+# For every n: a child that dies at its n-th call that changes the disk, and what is left is sound.
+STEPPER = """
+import os, pathlib, sys
+from store import kernel
+from store.blobs import BlobStore
+from store.statcache import StatCache
+from store.trees import put_tree
+
+CALLS = ("open", "write", "rename", "mkdir", "fsync", "fchmod", "unlink", "rmdir", "link", "chmod")
+root, work = map(pathlib.Path, sys.argv[1:3])
+acknowledge = os.write
+
+
+def dying_at(call):
+    left = [call]
+
+    def dying(real):
+        def stub(*given, **named):
+            left[0] -= 1
+            if left[0] == 0:
+                os._exit(9)
+            return real(*given, **named)
+
+        return stub
+
+    for name in CALLS:
+        setattr(os, name, dying(getattr(os, name)))
+    kernel.sync_all = dying(kernel.sync_all)
+
+
+def work_on(store, pipe):
+    cache = StatCache(root / "stat.cache")
+    first = store.put_bytes(b"first").digest
+    acknowledge(pipe, first.encode())
+    tree = put_tree(store, work, cache=cache)
+    acknowledge(pipe, tree.digest.encode())
+    store.condemn([first, tree.entries[0].digest])
+    acknowledge(pipe, store.put_bytes(b"first").digest.encode())
+    acknowledge(pipe, put_tree(store, work, cache=cache).digest.encode())
+    store.restore(first)
+    store.condemn([first])
+    store.sweep([digest for digest, _, _ in store.condemned() if digest != first])
+
+
+call = 0
+while True:
+    call += 1
+    store = BlobStore.create(root / str(call))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        dying_at(call)
+        work_on(store, writer)
+        os._exit(0)
+    os.close(writer)
+    told = ""
+    while more := os.read(reader, 1 << 16).decode():
+        told += more
+    os.close(reader)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for digest in {*store.digests(), *(one.digest for one in store.condemned())}:
+        store.verify(digest)
+    for place in range(0, len(told), 64):
+        store.verify(told[place : place + 64])
+    if status == 0:
+        print("calls", call)
+        break
+    assert status == 9, status
+"""
+
+
+def test_death_at_any_call_that_changes_the_disk_leaves_only_whole_objects(tmp_path: Path) -> None:
+    """And loses nothing that was acknowledged; also while objects are condemned and come back."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "stores").mkdir()
+    for n in range(18):  # past MANY: the sync of everything takes part
+        (tmp_path / "work" / str(n)).write_bytes(b"%d" % n)
+    done = subprocess.run(
+        [sys.executable, "-c", STEPPER, tmp_path / "stores", tmp_path / "work"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[1]) > 100
+
+
 def test_a_file_past_the_size_limit_is_refused_and_leaves_nothing(
     store: BlobStore, tmp_path: Path
 ) -> None:
