@@ -18,7 +18,7 @@ from store import statcache
 from store.blobs import BlobStore
 from store.hashing import CHUNK, hash_bytes
 from store.staging import Batch
-from store.statcache import StatCache
+from store.statcache import Memory, StatCache
 from store.trees import StoredTree, put_tree
 
 TICK = 0.03
@@ -208,6 +208,51 @@ def test_a_file_that_was_written_a_moment_ago_is_not_recorded(
             file.write(b"%04d" % -n)
         digest = publish(store, path.parent, cache).entries[0].digest
         assert digest == hash_bytes(path.read_bytes()).digest
+
+
+MILLI = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("age", "fine", "recorded"),
+    [
+        (-5 * MILLI, True, False),
+        (0, True, False),
+        (19 * MILLI, True, False),
+        (21 * MILLI, True, True),
+        (21 * MILLI, False, False),
+        (1_999 * MILLI, False, False),
+        (2_001 * MILLI, False, True),
+    ],
+)
+def test_a_file_is_recorded_when_it_is_older_than_a_tick(
+    store: BlobStore, tmp_path: Path, cache: StatCache, age: int, *, fine: bool, recorded: bool
+) -> None:
+    """`fine`: the store's clock shows parts of a millisecond, so its ticks are short."""
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    os.utime(path, (1, 1))  # what a program can set does not count
+    changed = path.stat().st_ctime_ns
+    with store.batch() as batch:
+        whole = (changed + age) // MILLI * MILLI
+        batch.began_ns = whole + (1 if fine else 0) + (MILLI if recorded else 0)
+        memory = Memory(cache, path, batch)
+        memory.take(path, "", sha256=False)
+        batch.commit()
+        memory.keep()
+    assert bool(cache.load(path, now_ns=time.time_ns() + 10**10)) is recorded
+
+
+def test_a_file_from_the_future_is_not_recorded(
+    store: BlobStore, tmp_path: Path, cache: StatCache, opened: list[str]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(0, time.time_ns() + 3_600 * 1000 * MILLI))
+    settle()
+    for _ in range(2):
+        store.put_file(path, cache=cache)
+    assert opened == ["file", "file"]
 
 
 def test_a_page_that_is_mapped_and_dirty_is_not_believed(
