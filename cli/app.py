@@ -43,6 +43,9 @@ VERBS = {
     "audit": "cli.audit",
     "du": "cli.usage",
     "gc": "cli.gc",
+    "evict": "cli.evict",
+    "rewind": "cli.rewind",
+    "repair": "cli.repair",
     "fsck": "cli.health",
     "doctor": "cli.health",
 }

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from cli.wiring import Session
     from registry.fold import State
 
-_LOOKS = 50
+LOOKS = 50
 """How often to look again because somebody recorded something meanwhile."""
 _MOST = 800
 """Digests in one event, which holds at most 64 KiB."""
 _SHORT_GRACE = timedelta(hours=1)
-_NANOSECONDS = 10**9
+NANOSECONDS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +180,8 @@ def decide(taker: Stocktaker, grace: timedelta) -> Decision:
         kept,
         taker.state.condemned,
         now=spelt,
-        now_ns=int(now.timestamp() * _NANOSECONDS),
-        grace_ns=int(grace.total_seconds() * _NANOSECONDS),
+        now_ns=int(now.timestamp() * NANOSECONDS),
+        grace_ns=int(grace.total_seconds() * NANOSECONDS),
     )
     return Decision(
         state=taker.state,
@@ -199,7 +199,7 @@ def collect(session: Session, grace: timedelta) -> Decision:
     Raises BusyError when others record so fast that no decision stays true, StorageError.
     """
     taker = Stocktaker(session)
-    for _ in range(_LOOKS):
+    for _ in range(LOOKS):
         found = decide(taker, grace)
         payloads = found.payloads()
         if not payloads or session.ledger.append(
@@ -207,9 +207,14 @@ def collect(session: Session, grace: timedelta) -> Decision:
         ):
             _carry_out(session, found)
             return found
-    raise BusyError(
+    raise unquiet("still gc")
+
+
+def unquiet(command: str) -> BusyError:
+    """Make the error for a registry in which no decision stays true until it is recorded."""
+    return BusyError(
         "Something was recorded at every look, so nothing could be decided.",
-        remedy="Run `still gc` again when the registry is quieter; nothing was changed.",
+        remedy=f"Run `{command}` again when the registry is quieter; nothing was changed.",
         code="gc.unquiet",
     )
 

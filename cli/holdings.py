@@ -11,21 +11,23 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from cli.alive import held
 from registry.marking import Seen, Stock
 from schemas.artifact import Form
-from schemas.digest import SHORT, Digest
-from schemas.errors import BusyError, InputError, IntegrityError
+from schemas.digest import Digest
+from schemas.errors import BusyError, IntegrityError
 from store.durable import writing
 from store.places import listed
 from store.trees import read_tree
 
 if TYPE_CHECKING:
     from cli.wiring import Session
+    from phases.job import JobInput
     from registry.fold import State
     from registry.home import Home
     from schemas.artifact import Product
@@ -51,17 +53,17 @@ class Stocktaker:
         products = list(_unrecorded(self._home))
         self.state.follow(self._reader)
         self.unreadable = {}
-        held = frozenset().union(*(self.objects(p.digest, p.form) for p in products))
+        spared = frozenset().union(*(self.objects(p.digest, p.form) for p in products))
         needs = {}
         remnants: set[Digest] = set()
         for digest in self.state.artifacts:
             if digest in self.state.absent:
-                remnants |= self._remnants(digest)
+                remnants |= self.remnants(digest)
             else:
                 needs[digest] = self.objects(digest, self._form(digest))
         return Stock(
             oldest_lease=oldest,
-            held=held,
+            held=spared,
             needs=needs,
             remnants=frozenset(remnants),
             placed=dict(_placed(self._home)),
@@ -81,18 +83,19 @@ class Stocktaker:
             self._members[digest] = frozenset((digest, *(entry.digest for entry in entries)))
         return self._members[digest]
 
-    def _form(self, digest: Digest) -> Form:
-        """A tree if anybody published it as one: then its files are needed too."""
-        found = self.state.artifacts[digest]
-        return "tree" if any(p.form == "tree" for p in found) else "blob"
-
-    def _remnants(self, digest: Digest) -> frozenset[Digest]:
+    def remnants(self, digest: Digest) -> frozenset[Digest]:
+        """Objects of an artifact whose bytes were given up, as far as that can be read."""
         if not self._store.has(digest):
             self._members.pop(digest, None)
             return frozenset((digest,))
         found = self.objects(digest, self._form(digest))
         self.unreadable.pop(digest, None)
         return found
+
+    def _form(self, digest: Digest) -> Form:
+        """A tree if anybody published it as one: then its files are needed too."""
+        found = self.state.artifacts[digest]
+        return "tree" if any(p.form == "tree" for p in found) else "blob"
 
 
 def logs(state: State, kept: Iterable[Digest], since: str) -> frozenset[Digest]:
@@ -125,25 +128,6 @@ def alone(home: Home) -> Iterator[None]:
         os.close(descriptor)
 
 
-def require_present(state: State, digest: Digest) -> None:
-    """Refuse an artifact whose bytes were given up. Raises InputError that says how to get them."""
-    if digest in state.absent:
-        raise InputError(
-            f"The bytes of {digest[:SHORT]} are not here: event {state.absent[digest]} gave them "
-            "up.",
-            remedy=f"Get them back with {way_back(state, digest)}.",
-            code="artifact.absent",
-        )
-
-
-def way_back(state: State, digest: Digest) -> str:
-    """The command that brings the bytes of an artifact back, as it is written in a remedy."""
-    made = state.from_run(digest)
-    by_run = made is not None and made.run is not None
-    verb = "rewind" if by_run else "repair"
-    return f"`still {verb} {digest[:SHORT]}{'' if by_run else ' --from PATH'}`"
-
-
 def _placed(home: Home) -> Iterator[tuple[Digest, Seen]]:
     for digest, entry in listed(home.objects):
         try:
@@ -153,12 +137,14 @@ def _placed(home: Home) -> Iterator[tuple[Digest, Seen]]:
         yield digest, Seen(status.st_size, status.st_mtime_ns)
 
 
-def _unrecorded(home: Home) -> Iterator[Product]:
-    """What workers made and left for the reactor to record."""
-    from phases.job import Outcome
+def _unrecorded(home: Home) -> Iterator[Product | JobInput]:
+    """What workers made and left to be recorded, and what live ones read."""
+    from phases.job import Job, Outcome
 
-    for path in sorted(home.root.glob("runs/*/outcome.json")):
-        try:
-            yield from Outcome.model_validate_json(path.read_bytes()).products
-        except (FileNotFoundError, ValidationError):
-            continue  # recorded meanwhile, or a crash left it in pieces
+    for folder in sorted(home.root.glob("runs/*")):
+        with suppress(FileNotFoundError, ValidationError):  # recorded meanwhile, or left in pieces
+            if held(folder / "lock"):
+                yield from Job.model_validate_json((folder / "job.json").read_bytes()).inputs
+        with suppress(FileNotFoundError, ValidationError):
+            outcome = Outcome.model_validate_json((folder / "outcome.json").read_bytes())
+            yield from outcome.products

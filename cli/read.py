@@ -10,6 +10,7 @@ import typer
 
 from cli import render
 from cli.arguments import Json, Ref, session_of
+from cli.presence import require_present, word_for
 from cli.show import tags_of
 from registry.references import form_of, resolve_reference
 from schemas.artifact import Kind
@@ -27,14 +28,14 @@ def ls(
     kind: Annotated[Kind | None, typer.Option("--kind", help="Only this kind.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List artifacts, oldest first."""
+    """List artifacts, oldest first; those whose bytes are absent or condemned say so."""
     state = session_of(context).state()
     rows = [row for row in _listed(state) if kind in (None, row["kind"])]
     if as_json:
         render.json_document(rows)
         return
     render.table(
-        ("digest", "kind", "size", "origin", "published", "name", "tags"),
+        ("digest", "kind", "size", "origin", "published", "name", "tags", "bytes"),
         (
             (
                 render.short(row["digest"]),
@@ -44,6 +45,7 @@ def ls(
                 render.moment(row["published"]),
                 row["name"] or "",
                 " ".join(row["tags"]),
+                row["bytes"],
             )
             for row in rows
         ),
@@ -67,6 +69,7 @@ def _listed(state: State) -> list[dict[str, Any]]:
             "seq": publication.seq,
             "name": publication.fact.name,
             "tags": tags_of(state, digest),
+            "bytes": word_for(state, digest),
         }
         for (digest, kind), publication in found.items()
     ]
@@ -86,6 +89,7 @@ def cat(
     name, _, path = ref.partition(":")
     state = session.state()
     digest = resolve_reference(state, name)
+    require_present(state, digest)
     if form_of(state, digest) == "tree":
         if not path:
             _list_tree(session, digest)
@@ -157,6 +161,7 @@ def checkout(
     session = session_of(context)
     state = session.state()
     digest = resolve_reference(state, ref)
+    require_present(state, digest)
     taken = write(session.store, digest, form_of(state, digest), dest, link=link)
     if as_json:
         told = {"files": taken.files, "bytes": taken.bytes}

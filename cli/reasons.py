@@ -14,6 +14,7 @@ from cli import render, standing
 from cli.arguments import Json, session_of
 from cli.differences import Difference, differences, nearest_earlier
 from cli.outlook import Outlook
+from cli.presence import presence
 from cli.runs import ending_of, status_of
 from cli.verdicts import gate_reason
 from cli.whynot import Asked, PlanOption, is_gate, print_slot, slots_named, tell_gates, view_of
@@ -21,10 +22,11 @@ from registry.fold import Run
 from registry.plans import PlanView, Reason, SlotView
 from registry.references import resolve_reference, resolve_run
 from schemas.artifact import Kind
-from schemas.digest import SHORT
+from schemas.digest import Digest
 from schemas.errors import InputError, ReferenceError_
 
 if TYPE_CHECKING:
+    from cli.wiring import Session
     from registry.fold import State
 
 
@@ -43,9 +45,10 @@ def why(
     """Say why something ran or did not.
 
     Why it ran, was not run again, waits or is blocked, or why a gate is open or closed: the first
-    reason, with digests.
+    reason, with digests. Of an artifact also why its bytes are kept.
     """
-    outlook = Outlook(session_of(context))
+    session = session_of(context)
+    outlook = Outlook(session)
     view = view_of(outlook, plan)
     if view is not None:
         asked = Asked(outlook, view)
@@ -55,16 +58,17 @@ def why(
         if is_gate(asked, target):
             tell_gates(asked, target, as_json=as_json)
             return
-    _tell_run(outlook.state, _run_behind(outlook.state, target, view), as_json=as_json)
-
-
-def _run_behind(state: State, target: str, view: PlanView | None) -> Run:
-    """The run that TARGET is, or that made the artifact TARGET. Raises InputError."""
-    key = resolve_run(state, target)
+    key = resolve_run(outlook.state, target)
     if key is not None:
-        return state.runs[key]
+        _tell_run(outlook.state, outlook.state.runs[key], as_json=as_json)
+        return
+    _tell_artifact(session, outlook, _artifact(outlook.state, target, view), as_json=as_json)
+
+
+def _artifact(state: State, target: str, view: PlanView | None) -> Digest:
+    """The artifact that TARGET names. Raises InputError."""
     try:
-        digest = resolve_reference(state, target)
+        return resolve_reference(state, target)
     except ReferenceError_ as error:
         if error.code == "ref.ambiguous":
             raise
@@ -74,14 +78,25 @@ def _run_behind(state: State, target: str, view: PlanView | None) -> Run:
             remedy=f"Slots are: {known}.",
             code="why.unknown",
         ) from error
-    found = state.from_run(digest)
-    if found is None or found.fact.run is None:
-        raise InputError(
-            f"No run made {digest[:SHORT]}: it was {state.artifacts[digest][0].fact.origin}.",
-            remedy=f"See `still show {digest[:SHORT]}`.",
-            code="why.not_made_here",
-        )
-    return state.runs[found.fact.run]
+
+
+def _tell_artifact(session: Session, outlook: Outlook, digest: Digest, *, as_json: bool) -> None:
+    """Why the run that made it ran, if one did, and why its bytes are here, or not."""
+    state = outlook.state
+    bytes_ = presence(state, digest, outlook.now, session.config.grace)
+    made = state.from_run(digest)
+    run = state.runs[made.fact.run] if made is not None and made.fact.run is not None else None
+    if as_json:
+        explained = _explained(state, run) | {"status": str(status_of(run))} if run else {}
+        render.json_document(explained | {"digest": digest, "retention": vars(bytes_)})
+        return
+    if run is not None:
+        _tell_run(state, run, as_json=False)
+    else:
+        render.row("published", state.artifacts[digest][0].origin, render.short(digest))
+    render.row(bytes_.word, bytes_.reason, bytes_.detail)
+    if bytes_.remedy:
+        render.note(f"  Next: {bytes_.remedy}.")
 
 
 # -- slots and runs: why ------------------------------------------------------------------------

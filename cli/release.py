@@ -10,6 +10,7 @@ import typer
 
 from cli import render, standing
 from cli.arguments import Json, MaybeRef, session_of
+from cli.presence import require_present
 from registry.references import form_of, resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
@@ -121,6 +122,7 @@ def _write_out(session: Session, release: Digest, out: Path, *, as_json: bool) -
     from store.checkout import checkout
     from store.trees import read_tree
 
+    require_present(session.state(), release)
     checkout(session.store, release, "tree", out)
     files = read_tree(session.store, release)
     if as_json:
@@ -136,6 +138,7 @@ def _write_out(session: Session, release: Digest, out: Path, *, as_json: bool) -
 def _manifest_bytes(session: Session, release: Digest) -> bytes:
     from store.trees import read_tree
 
+    require_present(session.state(), release)
     for entry in read_tree(session.store, release):
         if entry.path == _MANIFEST:
             return session.store.read(entry.digest)
@@ -235,6 +238,7 @@ def _verify_artifact(context: typer.Context, ref: str) -> dict[str, Any]:
     session = session_of(context)
     state = session.state()
     digest = resolve_reference(state, ref)
+    require_present(state, digest)
     missing: list[str] = []
     changed: list[str] = []
     checked = 0

@@ -14,7 +14,8 @@ REMEDIES = {
     "input_pending": "See `still why-not {slot}`.",
     "input_failed": "See `still why-not {slot}`.",
     "input_skipped": "See `still why-not {slot}`.",
-    "input_absent": "Publish the same content again, or let the run that made it make it again.",
+    "input_absent": "Have it made again with `still rewind {absent}`; what came from outside comes "
+    "back with `still repair {absent} --from PATH`.",
     "gate_pending": "It is judged by itself at the next look.",
     "gate_closed": "Improve what it measures, change the policy, or take responsibility: {waive}.",
     "run_failed": "Read `still logs {run}`, mend the cause, then {again}.",
@@ -44,6 +45,7 @@ def remedy_for(reason: Reason, slot: SlotView, *, plan: Digest, wanted: bool) ->
         slot=slot.source or slot.slot.id,
         plan=plan[:SHORT],
         phase=slot.spec.name,
+        absent=slot.detail.rpartition(" ")[2],
         again=again,
         waive=_waive(slot),
     )

@@ -10,6 +10,7 @@ import typer
 from cli import render
 from cli.arguments import Json, Ref, session_of
 from cli.narration import check_text
+from cli.presence import way_back, word_for
 from registry.references import resolve_reference, resolve_run
 from schemas.digest import Digest
 
@@ -60,6 +61,7 @@ def _show_artifact_json(state: State, digest: Digest) -> None:
         {
             "digest": digest,
             "tags": tags_of(state, digest),
+            "bytes": word_for(state, digest),
             "publications": [{"seq": p.seq, "ts": p.ts, **p.fact.to_json()} for p in publications],
             "children": _children(state, digest),
             "gates": [
@@ -80,6 +82,7 @@ def _show_artifact(state: State, digest: Digest) -> None:
             "kind": fact.kind,
             "size": f"{render.size(fact.size)} ({fact.form})",
             "tags": " ".join(tags_of(state, digest)),
+            "bytes": _bytes(state, digest),
             "children": len(_children(state, digest)),
         }
     )
@@ -89,6 +92,14 @@ def _show_artifact(state: State, digest: Digest) -> None:
         if digest in (judged.fact.subject, judged.fact.evidence):
             checks = "; ".join(check_text(check.to_json()) for check in judged.fact.checks)
             render.row("gate", judged.fact.gate, judged.fact.verdict, checks)
+
+
+def _bytes(state: State, digest: Digest) -> str:
+    """Whether they are here, where that is not a matter of course."""
+    if digest in state.absent:
+        return f"absent since event {state.absent[digest]}; back with {way_back(state, digest)}"
+    until = state.condemned.get(digest)
+    return f"condemned; swept after {render.moment(until)}" if until else ""
 
 
 def _show_publication(publication: Published) -> None:

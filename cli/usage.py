@@ -13,7 +13,8 @@ import typer
 
 from cli import render
 from cli.arguments import Json, MaybeRef, session_of
-from cli.holdings import Stocktaker, require_present
+from cli.holdings import Stocktaker
+from cli.presence import require_present
 from registry.marking import Share, Stock, shares
 from registry.references import resolve_reference
 from schemas.digest import SHORT, Digest

@@ -52,11 +52,12 @@ def job(state: State, start: Start) -> Job:
         plan=start.plan,
         slot=view.slot.id,
         params=dict(view.params),
-        inputs=tuple(_job_input(state, parent) for parent in view.inputs),
+        inputs=tuple(job_input(state, parent) for parent in view.inputs),
     )
 
 
-def _job_input(state: State, parent: Parent) -> JobInput:
+def job_input(state: State, parent: Parent) -> JobInput:
+    """One input of a worker. It must have been published."""
     found = state.publication(parent.digest, parent.role)
     assert found is not None  # noqa: S101  # a plan's inputs were published before
     fact = found.fact

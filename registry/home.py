@@ -5,6 +5,7 @@ registry.duckdb     the projection                 runs/<run key>/  scratch, log
 inbox/<kind>/       dropped here = published       reactor.lock     held by the one advancer
 config.toml         limits                         lineage.idx      the adjacency index
 gc.lock             held by who takes objects away
+damaged/            objects that a repair replaces
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class Home:
     def gc_lock(self) -> Path:
         """Held by the one process that takes objects away."""
         return self.root / "gc.lock"
+
+    @property
+    def damaged(self) -> Path:
+        """Objects whose bytes are not what their names say, until good ones are durable."""
+        return self.root / "damaged"
 
     def run(self, key: Digest) -> Path:
         """The folder of one run key."""

@@ -1,0 +1,120 @@
+"""Repeating: a recorded run is executed again, exactly as recorded, to make its products again.
+
+It has the same inputs and parameters, the same worker, and a folder of its own below `runs/`, whose
+name is a digest of the run key: so the reactor never takes it for the run, and nothing of it is
+ever recorded as one. Whoever asks again follows the worker that is at work, takes what a finished
+one left, or goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from phases import recording
+from phases.job import Job, Outcome
+from phases.launch import Launcher
+from registry.fold import Run, State
+from registry.home import Home
+from schemas.digest import SHORT, Digest
+from schemas.errors import PhaseError
+from store.hashing import hash_bytes
+
+TAG = "stillhouse rewind v1\n"
+
+
+def repeat_key(run: Digest) -> Digest:
+    """The name of the folder in which a run is repeated."""
+    return hash_bytes(f"{TAG}{run}".encode()).digest
+
+
+def job_of(state: State, run: Run) -> Job:
+    """What the worker is to do: what it did."""
+    started = run.started
+    return Job(
+        run=repeat_key(run.key),
+        attempt=1,
+        phase=started.phase,
+        plan=started.plan,
+        slot=started.slot,
+        params=started.params,
+        inputs=tuple(
+            recording.job_input(state, parent)
+            for parent in started.inputs
+            if not parent.circumstance
+        ),
+    )
+
+
+def repeat(
+    home: Home,
+    launcher: Launcher,
+    job: Job,
+    *,
+    tell: Callable[[Mapping[str, Any]], None],
+    wait: Callable[[], None],
+) -> Outcome:
+    """Have a worker do it, and wait for its end; returns its success.
+
+    tell: gets the worker's progress now and then. wait: sleeps between two looks. The folder stays
+    until `launcher.clear`, so what was made is safe from garbage collection. Raises PhaseError when
+    the worker failed or died, StorageError.
+    """
+    outcome = None
+    mine = False
+    while outcome is None and not mine:  # of what others began, they may have taken the outcome
+        attempt, mine = _begun(home, launcher, job)
+        while not launcher.ended(job.run):
+            if note := launcher.progress(job.run):
+                tell(note)
+            wait()
+        outcome = launcher.outcome(job.run, attempt)
+    if outcome is None:
+        cause = launcher.cause(job.run, attempt)
+        raise PhaseError(
+            f"The worker that repeated {job.slot} left nothing: {cause}.",
+            remedy="Ask again; it goes on where it stopped.",
+            code="rewind.died",
+        )
+    if outcome.failure is not None:
+        raise PhaseError(
+            f"{job.slot} succeeded when it was recorded, and failed now: {outcome.failure.message}",
+            remedy=f"{outcome.failure.remedy} Its log: {launcher.log(job.run, attempt)}",
+            code="rewind.failed",
+        )
+    return outcome
+
+
+def _begun(home: Home, launcher: Launcher, job: Job) -> tuple[int, bool]:
+    """Start a worker, unless one is at work or has succeeded; its attempt, and whether it did."""
+    with launcher.locked(job.run) as lock:
+        before = _latest_attempt(home, job.run)
+        if lock is None:
+            return before, False
+        left = launcher.outcome(job.run, before)
+        if left is not None and left.failure is None:
+            return before, False
+        following = job.model_copy(update={"attempt": before + 1})
+        launcher.prepare(following)
+        launcher.start(following, lock)
+        return following.attempt, True
+
+
+def _latest_attempt(home: Home, key: Digest) -> int:
+    path = home.run(key) / "job.json"
+    return Job.model_validate_json(path.read_bytes()).attempt if path.is_file() else 0
+
+
+def differing(run: Run, outcome: Outcome) -> dict[str, tuple[Digest, Digest]]:
+    """Role -> (recorded, made) where a repeated run did not make what was recorded."""
+    made = {product.role: product.digest for product in outcome.products}
+    if made.keys() != run.outputs.keys():
+        raise PhaseError(
+            f"Run {run.key[:SHORT]} made {sorted(run.outputs)} when it was recorded, and "
+            f"{sorted(made)} now.",
+            remedy="Its phase was changed since; install the version that made it.",
+            code="rewind.other_roles",
+        )
+    return {
+        role: (digest, made[role]) for role, digest in run.outputs.items() if digest != made[role]
+    }
