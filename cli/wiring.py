@@ -9,12 +9,14 @@ import getpass
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from registry.home import Home
+from schemas.errors import InputError
 from schemas.event import Actor
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from registry.fold import State
     from registry.ledger import Ledger, LedgerReader
     from registry.projection import Projection
+    from schemas.limits import Limits
     from store.blobs import BlobStore
 
 
@@ -45,6 +48,7 @@ class Session:
     """One open registry."""
 
     home: Home
+    _limits_read: tuple[int, Limits] | None = None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -88,6 +92,19 @@ class Session:
 
         return read_config(self.home)
 
+    def _limits(self) -> Limits:
+        """The limits as they stand, for those that live long: config.toml is read when it changed.
+
+        One that can not be read, as in the middle of an edit, changes nothing.
+        """
+        from cli.config import read_config
+
+        with suppress(OSError, InputError):
+            stamp = self.home.config.stat().st_mtime_ns
+            if self._limits_read is None or self._limits_read[0] != stamp:
+                self._limits_read = stamp, read_config(self.home).limits()
+        return self._limits_read[1] if self._limits_read else self.config.limits()
+
     def reactor(
         self,
         listener: Callable[[Notice], None] = lambda _: None,
@@ -104,7 +121,7 @@ class Session:
             catalog=CATALOG,
             clock=clock,
             listener=listener,
-            limits=self.config.limits(),
+            limits=self._limits,
             secrets=self.config.secrets,
             **({"wait": wait} if wait else {}),
         )

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from phases import recording
 from phases.job import Ending, Failure
@@ -56,8 +56,14 @@ from schemas.plan import PhaseSpec
 from store.blobs import BlobStore
 from store.durable import writing
 
+_SOON = 0.05
+"""Seconds; the shortest pause."""
+
 _LOOK_SECONDS = 0.5
 """Between two looks at what live workers take, and how far they are."""
+
+
+_ENDS = (RunSucceeded.TYPE, RunFailed.TYPE, RunAbandoned.TYPE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +101,13 @@ class Reactor:
         catalog: Sequence[PhaseSpec],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         listener: Callable[[Notice], None] = lambda _: None,
-        limits: Limits | None = None,
+        limits: Callable[[], Limits] = Limits,
         secrets: Sequence[str] = (),
         wait: Callable[[float], None] = _sleep,
     ) -> None:
-        """`secrets`: names of environment variables that phases may read and no log may show.
+        """`limits`: asked at every tick, so that they can be changed under a living daemon.
+
+        secrets: names of environment variables that phases may read and no log may show.
 
         wait: sleeps for at most so many seconds, less when something happened.
         """
@@ -108,11 +116,17 @@ class Reactor:
         self._wait = wait
         self._reader = LedgerReader(ledger.path)
         self._launcher = Launcher(home, secrets=tuple(secrets))
-        self._limits = limits or Limits()
+        self._read_limits, self._limits = limits, limits()
         self._here = Surroundings(self._limits)
         self._only: Digest | None = None
         self._agenda: Agenda | None = None
         self._tidied = False
+        self._refused = False
+        """Whether a start was refused in the last tick, for the moment."""
+        self._told: set[tuple[Digest, int]] = set()
+        """Attempts whose worker was told to end."""
+        self._began: dict[tuple[Digest, int], float] = {}
+        """Attempt -> when it started, by time.monotonic()."""
         self._looked = 0.0
         self._shown: dict[Digest, tuple[str, int]] = {}
         self.state = State().follow(self._reader)
@@ -126,6 +140,10 @@ class Reactor:
             self.state.apply(event)
             if self._agenda is not None:
                 self._agenda.note(event)
+            if event.type in _ENDS:
+                attempt = event.data["run"], event.data["attempt"]
+                self._shown.pop(attempt[0], None)
+                self._began.pop(attempt, None)
             self._listener(event)
 
     def now(self) -> str:
@@ -143,23 +161,22 @@ class Reactor:
     @property
     def idle(self) -> bool:
         """Whether nothing runs, nothing is to be done, and nothing waits to be tried again."""
+        return not self.state.running() and self._nothing_due()
+
+    def _nothing_due(self) -> bool:
         agenda = self._todo()
-        return not (
-            self.state.running()
-            or agenda.facts(self.now())
-            or agenda.pausing
-            or any(True for _ in agenda.starts())
-        )
+        due = agenda.facts(self.now()) or agenda.pausing or any(True for _ in agenda.starts())
+        return not due
 
     def pause(self) -> float | None:
         """Seconds until something is to be done without any event; None: nothing ever."""
-        ends = [self._ends(run) for run in self.state.running()]
-        moments = [moment for moment in (self._todo().wake, *ends) if moment]
-        now = self._clock()
-        waits = [(datetime.fromisoformat(m) - now).total_seconds() for m in moments]
-        if self.state.running():
+        waits = [left for run in self.state.running() if (left := self._time_left(run) or 0) > 0]
+        if self.state.running() or self._refused:
             waits.append(_LOOK_SECONDS)
-        return max(0.0, min(waits)) if waits else None
+        if (wake := self._todo().wake) is not None:
+            left = (datetime.fromisoformat(wake) - self._clock()).total_seconds()
+            waits.append(max(_SOON, left))  # what fell due this moment is the next tick's
+        return min(waits, default=None)
 
     # -- advancing -----------------------------------------------------------------------------
 
@@ -173,20 +190,18 @@ class Reactor:
             with self.advancing() as mine:
                 while mine and self.tick():
                     pass
-                self.refresh()
-                if self._at_rest(plan):
-                    return self.view(plan)
-                if mine:
-                    self._wait(min(self.pause() or _LOOK_SECONDS, _LOOK_SECONDS))
-                    continue
+            self.refresh()
+            if self._at_rest(plan):
+                return self.view(plan)
             self.report_progress()
-            self._wait(_LOOK_SECONDS)
+            # Without the lock: whoever stands by may take over, and we follow.
+            self._wait(min(self.pause() or _LOOK_SECONDS, _LOOK_SECONDS))
 
     def _at_rest(self, plan: Digest) -> bool:
         """Whether nothing more will happen for a plan by itself."""
         if not self.state.wants(plan):
             return not any(run.started.plan == plan for run in self.state.running())
-        return self.idle and self.view(plan).settled
+        return self._nothing_due() and self.view(plan).settled
 
     @contextmanager
     def advancing(self) -> Iterator[bool]:
@@ -210,6 +225,8 @@ class Reactor:
         start: False only takes note of what ends, and ends what was cancelled.
         """
         self.refresh()
+        self._refused = False
+        self._heed_limits()
         self._tidy()
         if [run for run in self.state.running() if self._collect(run)]:
             return True
@@ -249,6 +266,12 @@ class Reactor:
             self._agenda = Agenda(self.state, self._catalog, self.site(), only=self._only)
         return self._agenda
 
+    def _heed_limits(self) -> None:
+        limits = self._read_limits()
+        if limits != self._limits:
+            self._limits, self._agenda = limits, None
+            self._here.allow(limits)
+
     def _tidy(self) -> None:
         """Once: remove the scratch of runs whose recorder was killed before it could."""
         if self._tidied:
@@ -268,9 +291,10 @@ class Reactor:
         for run in self.state.running():
             why = self._too_long(run)
             if look and why is None:
-                # One that was told to end is told again, until the grace is over.
                 why = self._launcher.ending(run.key, run.attempts) or self._too_large(run)
-            if why:
+            # One that was told to end is told again now and then, until the grace is over.
+            if why and (look or (run.key, run.attempts) not in self._told):
+                self._told.add((run.key, run.attempts))
                 self._launcher.end(run.key, run.attempts, why)
             if look:
                 with suppress(StorageError):  # a full disk is for the work to meet
@@ -281,20 +305,26 @@ class Reactor:
     def _too_long(self, run: Run) -> Ending | None:
         if run.cancelled_seq:
             return Ending.CANCELLED
-        end = self._ends(run)
-        return Ending.TIME if end and end <= self.now() else None
+        left = self._time_left(run)
+        return Ending.TIME if left is not None and left <= 0 else None
 
     def _too_large(self, run: Run) -> Ending | None:
         limit = self._limits.of(run.started.phase).memory
         taken = self._launcher.memory(run.key) if limit else None
         return Ending.MEMORY if limit and taken and taken > limit else None
 
-    def _ends(self, run: Run) -> str | None:
-        """When a run has had its time (RFC 3339 UTC); None: it may take as long as it wants."""
+    def _time_left(self, run: Run) -> float | None:
+        """Seconds that a run may still take; None: as many as it wants."""
         seconds = self._limits.of(run.started.phase).seconds
-        if seconds is None:
-            return None
-        return _spelt(datetime.fromisoformat(run.ts) + timedelta(seconds=seconds))
+        return None if seconds is None else seconds - self._age(run)
+
+    def _age(self, run: Run) -> float:
+        """Seconds since a run started: by the wall until it is met, then by a clock nobody sets."""
+        now = time.monotonic()
+        if (run.key, run.attempts) not in self._began:
+            old = (self._clock() - datetime.fromisoformat(run.ts)).total_seconds()
+            self._began[run.key, run.attempts] = now - max(0.0, old)
+        return now - self._began[run.key, run.attempts]
 
     # -- recording -----------------------------------------------------------------------------
 
@@ -311,9 +341,10 @@ class Reactor:
 
     def record_environment(self) -> bool:
         """Publish the environment unless it is the one last seen; whether it was recorded."""
-        if self._here.changed():
-            self._agenda = None
+        if self._here.looks_changed():
             self._launcher.cool()
+            if self._here.probe():
+                self._agenda = None
         stored = self.site().environment
         if self.state.latest.get(Kind.ENVIRONMENT) == stored:
             return False
@@ -325,7 +356,7 @@ class Reactor:
         if not self._launcher.ended(run.key):
             return False
         outcome = self._launcher.outcome(run.key, run.attempts)
-        self._shown.pop(run.key, None)
+        self._told.discard((run.key, run.attempts))
         with self._store.lease():  # for the log, until an event names it
             if outcome is None:
                 return self._record_end(run, [self._gone(run)])
@@ -354,9 +385,8 @@ class Reactor:
     def _limited(self, run: Run, code: str, message: str) -> RunFailed:
         where = f"[phases.{run.started.phase}] in {self._home.config.name}"
         remedy = f"Raise it under {where}, then `still retry`."
-        took = self._clock() - datetime.fromisoformat(run.ts)
         failure = Failure(code=code, message=f"{message}, and was ended.", remedy=remedy)
-        seconds = round(took.total_seconds(), 3)
+        seconds = round(self._age(run), 3)
         return recording.failed(run, failure, seconds=seconds, log=self._put_log(run))
 
     def _record_end(self, run: Run, payloads: Sequence[Payload]) -> bool:
@@ -386,12 +416,18 @@ class Reactor:
         assert key is not None  # noqa: S101  # the agenda starts only what has a key
         with self._launcher.locked(key) as lock:
             if lock is None:
+                self._refused = True  # someone looks at it this moment
                 return False
             job = recording.job(self.state, start)
             self._launcher.prepare(job)
             fact = recording.started(start, self.site().environment)
-            if not self._append([fact], unless=lambda e: _overtakes(e, start), run=key):
-                return False
+            try:
+                if not self._append([fact], unless=lambda e: _overtakes(e, start), run=key):
+                    return False
+            except InputError as error:
+                # A start that no event can hold must not stop every later tick.
+                told = recording.unstartable(fact, error.message)
+                return self._append(told, unless=lambda e: _overtakes(e, start), run=key)
             self._launcher.start(job, lock)
         return True
 
@@ -414,9 +450,8 @@ def _overtakes(event: Event, start: Start) -> bool:
 
 
 def _ends(event: Event, run: Run) -> bool:
-    ends = (RunSucceeded.TYPE, RunFailed.TYPE, RunAbandoned.TYPE)
     return (
-        event.type in ends
+        event.type in _ENDS
         and event.data["run"] == run.key
         and event.data["attempt"] == run.attempts
     )

@@ -97,6 +97,23 @@ def unrecordable(run: Run, message: str) -> RunFailed:
     return failed(run, failure, seconds=0.0, log=None)
 
 
+def unstartable(start: RunStarted, message: str) -> tuple[Payload, ...]:
+    """A start that no event can hold, and so a run that can not be: without its parameters."""
+    bare = start.model_copy(update={"params": {}})
+    failure = RunFailed(
+        run=start.run,
+        phase=start.phase,
+        plan=start.plan,
+        slot=start.slot,
+        attempt=start.attempt,
+        code="run.unrecordable",
+        message=f"The parameters of {start.slot} can not be recorded: {message}",
+        remedy="Ask for less in one recipe: fewer shapes, or shorter texts.",
+        seconds=0.0,
+    )
+    return bare, failure
+
+
 def _common(run: Run) -> dict[str, Any]:
     return {
         "run": run.key,

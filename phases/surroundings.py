@@ -8,6 +8,7 @@ them changed, the environment is probed anew and runs are keyed by what is there
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from phases import environment
@@ -24,15 +25,25 @@ class Surroundings:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.data = b""
+        """The environment as a blob."""
+        self.site: Site
         self._probe()
 
-    def changed(self) -> bool:
-        """Probe again if a folder of packages changed since; whether the environment is another."""
-        if _stamps() == self._stamps:
-            return False
+    def looks_changed(self) -> bool:
+        """Whether a folder of packages changed since the last probe."""
+        return _stamps() != self._stamps
+
+    def probe(self) -> bool:
+        """Probe again; whether the environment is another."""
         before = self.data
         self._probe()
         return self.data != before
+
+    def allow(self, limits: Limits) -> None:
+        """Other limits from now on."""
+        self._limits = limits
+        self.site = replace(self.site, limits=limits)
 
     def fact(self) -> ArtifactPublished:
         """The event that records this environment; `data` is the blob."""

@@ -42,7 +42,7 @@ class Agenda:
     def __init__(
         self, state: State, catalog: Sequence[PhaseSpec], site: Site, *, only: Digest | None = None
     ) -> None:
-        """`only`: one plan that counts, wanted or not; None: all that are wanted."""
+        """`only`: of the wanted plans, the one that counts; None: all."""
         self._state, self._catalog, self._site = state, catalog, site
         self._only = only
         self._standing: dict[Digest, Assessment] = {}
@@ -148,7 +148,7 @@ class Agenda:
     # -- keeping up ----------------------------------------------------------------------------
 
     def _assess(self, plan: Digest, slots: Container[str] | None, now: str) -> None:
-        if self._only is None and not self._state.wants(plan):
+        if not self._state.wants(plan):
             self._forget(plan)
             return
         found = self._standing.get(plan)
@@ -213,7 +213,7 @@ class Agenda:
 def decide(
     state: State, plans: Iterable[Digest], catalog: Sequence[PhaseSpec], site: Site, now: str
 ) -> tuple[Action, ...]:
-    """What to do next for these plans, wanted or not, from nothing but the state."""
+    """What to do next for those of these plans that are wanted, from nothing but the state."""
     found: dict[str, Payload] = {}
     starts: dict[Digest | None, Start] = {}
     for plan in plans:

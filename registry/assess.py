@@ -175,7 +175,7 @@ class Assessment:
             view.status,
             dict(view.outputs),
             view.run and view.run.environment,
-            [g and (g.seq, g.open, g.waiver and g.waiver.seq, g.subject) for g in gates],
+            [g and (g.seq, g.open, g.subject, g.waiver and g.waiver.seq, g.lapsed) for g in gates],
         )
 
     def _wake(self, slot: str, when: str) -> None:
@@ -324,7 +324,8 @@ class Assessment:
             inputs=inputs,
             tools=run.started.tools,
         )
-        return run if same == run.key else None
+        makes = {made.role for made in spec.makes}
+        return run if same == run.key and makes <= set(run.outputs) else None
 
     def _asked_for_here(self) -> bool:
         """Whether the plan was asked for since the present environment was first seen."""
@@ -383,7 +384,8 @@ class Assessment:
             died = run.status == "abandoned"
             return Status.FAILED, Reason.RUN_DIED if died else Reason.RUN_FAILED, told, None
         due = self._due(run)
-        if due > self.now:
+        # Before its own end the clock was set back; nobody waits for it to come round again.
+        if run.ended_ts <= self.now < due:
             return Status.WAITING, Reason.BACKING_OFF, f"until {due}; {told}", due
         return Status.READY, Reason.RETRY, told, None
 

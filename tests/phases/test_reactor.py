@@ -86,7 +86,7 @@ class Bench:
             ledger=self._ledger(),
             store=self.registry.store,
             catalog=(spec,),
-            limits=Limits.model_validate({"backoff": 0, **limits}),
+            limits=lambda: Limits.model_validate({"backoff": 0, **limits}),
         )
         self.reactors.append(made)
         return made
@@ -204,6 +204,82 @@ def test_a_phase_runs_no_more_often_at_once_than_it_may(bench: Bench) -> None:
     while reactor.tick():
         pass
     assert len(reactor.state.running()) == 2
+
+
+def test_a_limit_that_is_raised_counts_at_once(bench: Bench) -> None:
+    bench.plan()
+    phases: dict[str, Any] = {"tested": {"seconds": 0.1}}
+    reactor = bench.reactor({"do": "hold"}, phases=phases)
+    key = _turn(reactor, ("run.failed",))["run"]
+    phases["tested"] = {"seconds": 1000}
+    bench.ledger.append([RunRetried(run=key)])
+    _turn(reactor, ("run.started",))
+    bench.sign.unlink(missing_ok=True)
+    pid = bench.pid()
+    reactor.tick()
+    assert alive(pid)
+
+
+def test_a_start_that_no_event_can_hold_fails_alone(bench: Bench) -> None:
+    plan = bench.plan()
+    reactor = bench.reactor({"do": "look", "long": "x" * 70_000}, {"do": "look"}, workers=2)
+    failed = _turn(reactor, ("run.failed",))
+    assert failed["code"] == "run.unrecordable"
+    assert _turn(reactor, ("run.succeeded",))["slot"] == "tested/1"
+    assert [slot.status for slot in reactor.view(plan).slots] == [Status.FAILED, Status.FILLED]
+    assert reactor.idle
+
+
+def test_a_lock_that_someone_looks_at_delays_a_start_and_does_not_lose_it(bench: Bench) -> None:
+    bench.plan()
+    reactor = bench.reactor({"do": "look"})
+    while not reactor._todo().facts(reactor.now()) and reactor.record_environment():
+        pass
+    (start,) = reactor._todo().starts()
+    assert start.view.key is not None
+    with reactor._launcher.locked(start.view.key):
+        assert not reactor.tick()
+        pause = reactor.pause()
+    assert pause is not None
+    assert reactor.tick()
+
+
+def test_what_falls_due_while_nothing_may_start_does_not_make_the_daemon_spin(
+    bench: Bench,
+) -> None:
+    bench.plan()
+    reactor = bench.reactor({"do": "hold"}, backoff=0.05)
+    _turn(reactor, ("run.started",))
+    os.kill(bench.pid(), signal.SIGKILL)
+    _turn(reactor, ("run.abandoned",))
+    reactor._todo().facts(reactor.now())
+    until(lambda: (reactor._todo().wake or "9") < reactor.now())
+    assert not reactor.tick(start=False)
+    pause = reactor.pause()
+    assert pause is not None
+    assert pause >= 0.05
+
+
+def test_a_run_asked_for_beside_others_returns_when_its_own_plan_rests(bench: Bench) -> None:
+    plan = bench.plan()
+    reactor = bench.reactor({"do": "hold"}, {"do": "look"}, workers=2)
+    while len(reactor.state.running()) + len(reactor.state.filled) < 2:
+        reactor.tick()
+    other = bench.reactor({"do": "look"})
+    view = other.advance(plan)
+    assert view.slots[0].status is Status.FILLED
+    assert reactor.state.running()
+
+
+def test_a_plan_that_is_cancelled_while_it_is_advanced_is_left_alone(bench: Bench) -> None:
+    plan = bench.plan()
+    reactor = bench.reactor({"do": "hold"}, {"do": "look"})
+    reactor._only = plan
+    key = _turn(reactor, ("run.started",))["run"]
+    bench.ledger.append([PlanCancelled(plan=plan), RunCancelled(run=key, attempt=1)])
+    view = reactor.advance(plan)
+    assert len(reactor.state.runs) == 1
+    assert view.slots[1].status is Status.READY
 
 
 def test_what_is_handed_over_is_found_and_recorded_once(bench: Bench) -> None:
