@@ -18,6 +18,8 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -414,7 +416,7 @@ class Reactor:
     def _start(self, start: Start) -> bool:
         key = start.view.key
         assert key is not None  # noqa: S101  # the agenda starts only what has a key
-        with self._launcher.locked(key) as lock:
+        with _uninterrupted(), self._launcher.locked(key) as lock:
             if lock is None:
                 self._refused = True  # someone looks at it this moment
                 return False
@@ -430,6 +432,22 @@ class Reactor:
                 return self._append(told, unless=lambda e: _overtakes(e, start), run=key)
             self._launcher.start(job, lock)
         return True
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits: between its record and its worker a run would be neither ours nor stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if asked:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _spelt(moment: datetime) -> str:
