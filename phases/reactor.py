@@ -362,7 +362,9 @@ class Reactor:
         with self._store.lease():  # for the log, until an event names it
             if outcome is None:
                 return self._record_end(run, [self._gone(run)])
-            recorded = self._record_end(run, recording.ended(run, outcome, self._put_log(run)))
+            recorded = self._record_end(
+                run, recording.ended(self.state, run, outcome, self._put_log(run))
+            )
         if recorded and outcome.status == "succeeded":
             self._launcher.clear(run.key)
         return recorded

@@ -66,12 +66,20 @@ def job_input(state: State, parent: Parent) -> JobInput:
     )
 
 
-def ended(run: Run, outcome: Outcome, log: Digest | None) -> tuple[Payload, ...]:
-    """The batch that records an outcome: the artifacts first, then the run."""
+def ended(state: State, run: Run, outcome: Outcome, log: Digest | None) -> tuple[Payload, ...]:
+    """The batch that records an outcome: the artifacts first, then the run.
+
+    An input that is handed on unchanged was not made here: it stays what it was published as.
+    """
     if outcome.status == "failed":
         failure = outcome.failure or Failure(code="run.failed", message="?", remedy="")
         return (failed(run, failure, seconds=outcome.seconds, log=log),)
-    made = tuple(_published(product, run) for product in outcome.products)
+    given = {parent.digest for parent in run.started.inputs}
+    made = tuple(
+        _published(product, run)
+        for product in outcome.products
+        if not (product.digest in given and state.published(product.digest, product.kind))
+    )
     outputs = tuple(Parent(role=p.role, digest=p.digest) for p in outcome.products)
     success = RunSucceeded(**_common(run), outputs=outputs, seconds=outcome.seconds, log=log)
     return (*made, success)
@@ -134,7 +142,7 @@ def _published(product: Product, run: Run) -> ArtifactPublished:
         run=run.key,
         role=product.role,
         name=product.name,
-        parents=run.started.inputs,
+        parents=tuple(p for p in run.started.inputs if p.digest != product.digest),
         facts=product.facts,
         files=product.files,
     )

@@ -237,6 +237,11 @@ class Assessment:
                 return _plain(
                     spec, slot, Status.WAITING, Reason.OTHERS_UNSETTLED, moving_slot, moving_slot
                 )
+        for view in self.views.values():
+            if view.status is Status.FAILED and not view.slot.optional:
+                return _plain(
+                    spec, slot, Status.BLOCKED, Reason.INPUT_FAILED, view.slot.id, view.slot.id
+                )
         for gate in self.all_gates():
             if gate.required and gate.blocking and not gate.open:
                 status = Status.BLOCKED if gate.judged or not gate.subject else Status.WAITING

@@ -326,6 +326,7 @@ def _on_run_succeeded(state: State, event: Event, fact: e.RunSucceeded) -> None:
     run = _ended(state, event, fact.run, "succeeded")
     run.seconds, run.log = fact.seconds, fact.log
     run.outputs = {o.role: o.digest for o in fact.outputs}
+    run.cancelled_seq = 0  # the wish came too late
     state.filled[fact.plan, fact.slot] = fact.run
 
 

@@ -1,0 +1,77 @@
+"""What a run hands on unchanged was not made by it: nothing comes from itself."""
+
+from __future__ import annotations
+
+from phases import recording
+from phases.job import Outcome
+from registry.fold import Run, State
+from schemas.artifact import Kind, Parent, Product
+from schemas.event import GENESIS, Actor, Event
+from schemas.events import ArtifactPublished, RunStarted, RunSucceeded
+from store.hashing import hash_bytes
+
+GIVEN = hash_bytes(b"weights").digest
+MADE = hash_bytes(b"rows").digest
+
+
+def _state() -> State:
+    fact = ArtifactPublished(
+        digest=GIVEN, kind=Kind.TEACHER, form="tree", size=1, origin="imported"
+    )
+    event = Event(
+        seq=1,
+        prev=GENESIS,
+        ts="2026-11-22T10:00:00.000000Z",
+        type=fact.TYPE,
+        v=1,
+        actor=Actor(user="u", host="h"),
+        batch="1/1",
+        data=fact.to_json(),
+    )
+    return State().apply_all([event])
+
+
+def _run() -> Run:
+    started = RunStarted(
+        run=hash_bytes(b"key").digest,
+        phase="dataset",
+        phase_version=1,
+        plan=hash_bytes(b"plan").digest,
+        slot="dataset",
+        attempt=1,
+        inputs=(Parent(role="teacher", digest=GIVEN),),
+        params={},
+        tools={},
+    )
+    return Run(
+        key=started.run, started=started, status="started", attempts=1, seq=2, started_seq=2, ts=""
+    )
+
+
+def _ended(handed_on_as: Kind) -> tuple[list[ArtifactPublished], RunSucceeded]:
+    products = tuple(
+        Product(role=role, kind=kind, digest=digest, form="tree", size=1)
+        for role, kind, digest in (
+            ("dataset", Kind.DATASET, MADE),
+            ("teacher_model", handed_on_as, GIVEN),
+        )
+    )
+    run = _run()
+    outcome = Outcome(run=run.key, attempt=1, status="succeeded", products=products, seconds=1.0)
+    *made, success = recording.ended(_state(), run, outcome, None)
+    assert isinstance(success, RunSucceeded)
+    assert all(isinstance(one, ArtifactPublished) for one in made)
+    return [one for one in made if isinstance(one, ArtifactPublished)], success
+
+
+def test_an_input_that_is_handed_on_fills_its_role_and_is_not_published_again() -> None:
+    made, success = _ended(Kind.TEACHER)
+    assert [one.digest for one in made] == [MADE]
+    assert {o.role: o.digest for o in success.outputs} == {"dataset": MADE, "teacher_model": GIVEN}
+
+
+def test_handed_on_as_another_kind_it_is_published_without_itself_as_a_parent() -> None:
+    made, _ = _ended(Kind.CHECKPOINT)
+    (_, other) = made
+    assert (other.digest, other.kind, other.parents) == (GIVEN, Kind.CHECKPOINT, ())
+    assert [p.digest for p in made[0].parents] == [GIVEN]
