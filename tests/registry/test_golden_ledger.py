@@ -64,3 +64,42 @@ def test_it_folds_projects_and_grows(ledger: Ledger, tmp_path: Path) -> None:
     assert counts.rows == ((6, 6, 1, 2, 22),)
     assert projection.query("SELECT status, seconds FROM runs").rows == (("succeeded", 160.5),)
     assert projection.query("audit").rows == ((0,),)
+
+
+SECOND = GOLDEN.with_name("events-v2.log")
+SECOND_HEAD = "15eb082bbcc9c41cbf31884d44321d96bf581cf12fa3357dc255aa751233338d"
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Ledger:
+    """The types that came with cancellation, limits and retention. As unchangeable as the first."""
+    shutil.copy(SECOND, tmp_path / "events.log")
+    return Ledger(
+        tmp_path / "events.log",
+        lambda: datetime(2027, 1, 1, tzinfo=UTC),
+        Actor(user="ada", host="h"),
+    )
+
+
+def test_the_second_verifies_reads_and_encodes_to_the_same_bytes(second: Ledger) -> None:
+    audit = second.audit()
+    assert (audit.fault, audit.events, audit.head.hash) == (None, 21, SECOND_HEAD)
+    events = list(second.read())
+    assert all(payload_of(event) is not None for event in events)
+    assert {"plan.cancelled", "run.cancelled", "bytes.swept", "run.differed"} <= {
+        event.type for event in events
+    }
+    assert b"".join(encode_line(event)[0] for event in events) == SECOND.read_bytes()
+
+
+def test_the_second_folds_and_projects(second: Ledger, tmp_path: Path) -> None:
+    state = State().apply_all(second.read())
+    (run,) = state.runs.values()
+    assert (run.status, run.attempts, run.failures, run.cancelled_seq) == ("succeeded", 3, 0, 0)
+    (plan,) = state.wanted()
+    assert (state.priorities[plan], state.dropped[plan] > 0) == (0, True)
+    assert (set(state.absent), state.condemned) == ({"13" * 32}, {})
+    projection = Projection(tmp_path / "registry.duckdb", second.path)
+    found = projection.query("SELECT status, attempt, cancelled FROM runs").rows
+    assert found == (("succeeded", 3, False),)
+    assert projection.query("audit").rows == ((0,),)
