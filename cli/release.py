@@ -99,10 +99,12 @@ def _tell_missing(view: PlanView, *, as_json: bool) -> None:
         render.json_document({"plan": view.plan, "release": None, "missing": missing})
         return
     render.note(f"still: The plan {view.plan[:SHORT]} ({view.recipe.name}) has no release.")
-    for item in missing:
+    for item in standing.first_causes(view):
         render.note(f"  missing  {render.clean(item['what'])}: {render.clean(item['why'])}")
         if item["remedy"]:
             render.note(f"    Next: {render.clean(item['remedy'])}")
+    if waiting := standing.following(view):
+        render.note(f"  and      {waiting}")
     if not missing:
         render.note("  Next: `still run` the recipe; its work is not finished.")
 

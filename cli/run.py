@@ -196,10 +196,7 @@ def _show(view: PlanView) -> None:
         render.note(f"  Next: write it out with `still manifest {release[:SHORT]} --out DIR`.")
     elif view.done:
         render.row("done", f"plan {render.short(view.plan)}")
-    for item in standing.missing(view):
-        render.row("missing", item["what"], item["why"])
-        if item["remedy"]:
-            render.note(f"  Next: {render.clean(item['remedy'])}")
+    standing.show_missing(view)
 
 
 def _complain(path: Path, error: StillError, *, as_json: bool) -> None:

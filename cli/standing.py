@@ -10,7 +10,7 @@ from typing import Any
 
 from cli import render
 from registry.fold import Run, State, Waived
-from registry.plans import GateView, PlanView, Reason, SlotView, Status
+from registry.plans import GateView, PlanView, SlotView, Status
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
 from schemas.events import RunStarted
@@ -116,27 +116,66 @@ def prospect(view: PlanView, slot: SlotView) -> Run:
 
 
 def missing(view: PlanView) -> list[dict[str, str]]:
-    """Why the plan is not done: first causes only, each with what to do about it."""
-    found = [_missing_slot(slot) for slot in view.slots if _is_first_cause(slot)]
-    found += [_missing_gate(gate) for gate in view.closed_gates]
-    return found
+    """Why the plan is not done, each with what to do about it: first causes, then what follows."""
+    follow = [_missing_gate(gate) for gate in view.closed_gates if _gate_follows(view, gate)]
+    return first_causes(view) + follow
 
 
-def _is_first_cause(slot: SlotView) -> bool:
-    """Whether this slot itself is the trouble, and not one that it waits for."""
-    follows = (Reason.INPUT_FAILED, Reason.GATE_CLOSED, Reason.GATE_PENDING)
-    unfilled = slot.status is not Status.FILLED and not slot.slot.optional
-    return unfilled and slot.reason not in follows
+def first_causes(view: PlanView) -> list[dict[str, str]]:
+    """What is missing and waits for nothing else that is: slots that failed come first."""
+    slots = [slot for slot in _unfilled(view) if not _slot_follows(slot)]
+    slots.sort(key=lambda slot: slot.status is not Status.FAILED)
+    gates = [gate for gate in view.closed_gates if not _gate_follows(view, gate)]
+    return [_missing_slot(slot) for slot in slots] + [_missing_gate(gate) for gate in gates]
+
+
+def following(view: PlanView) -> str:
+    """How many gates and slots wait for the first causes, in words; empty when none does."""
+    slots = sum(_slot_follows(slot) for slot in _unfilled(view))
+    gates = sum(_gate_follows(view, gate) for gate in view.closed_gates)
+    count = slots + gates
+    if not count:
+        return ""
+    kinds = [word for word, many in (("gate", gates), ("slot", slots)) if many]
+    named = " and ".join(f"{kind}s" for kind in kinds) if count > 1 else kinds[0]
+    cause = "it" if len(first_causes(view)) == 1 else "them"
+    return f"{count} {named} that {'wait' if count > 1 else 'waits'} for {cause}"
+
+
+def show_missing(view: PlanView) -> None:
+    """Print why the plan is not done; a slot that failed and what to do about it come last."""
+    causes = first_causes(view)[::-1]
+    for item in causes:
+        render.row("missing", item["what"], item["why"])
+    if waiting := following(view):
+        render.row("and", waiting)
+    render.flush()  # what to do comes last, wherever the two streams go
+    for item in causes:
+        if item["remedy"]:
+            render.note(f"  Next: {render.clean(item['remedy'])}")
+
+
+def _unfilled(view: PlanView) -> list[SlotView]:
+    return [s for s in view.slots if s.status is not Status.FILLED and not s.slot.optional]
+
+
+def _slot_follows(slot: SlotView) -> bool:
+    """Whether this slot only waits for another slot, or for a gate."""
+    return slot.source is not None or slot.gate is not None
+
+
+def _gate_follows(view: PlanView, gate: GateView) -> bool:
+    """Whether a gate has nothing to judge because the slot that feeds it is not filled."""
+    if gate.judged or gate.subject is not None:
+        return False
+    return any(s.slot.id == gate.slot and s.status is not Status.FILLED for s in view.slots)
 
 
 def _missing_slot(slot: SlotView) -> dict[str, str]:
-    run = slot.run.key[:SHORT] if slot.run else ""
     remedy = ""
     if slot.status is Status.FAILED:
-        remedy = (
-            f"See its log with `still show {run}`, mend the cause, "
-            "then `still run` the recipe again."
-        )
+        run = slot.run.key[:SHORT] if slot.run else ""
+        remedy = f"Read `still logs {run}`, mend the cause, then `still retry {run}`."
     detail = f": {slot.detail}" if slot.detail else ""
     return {
         "what": slot.slot.id,

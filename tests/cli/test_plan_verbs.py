@@ -295,12 +295,32 @@ def test_a_failed_run_is_named_with_what_to_do(
     plan = recorder.plan(policy, export={"prefill": [8], "primary": 8})
     answer = still("run", plan)
     assert answer.code == 1
-    (missing,) = [row for row in answer.rows if row[0] == "missing" and row[1] != "export.parity"]
+    (missing,) = [row for row in answer.rows if row[0] == "missing"]
     assert missing[1] == "export/prefill-8"
     key = still("why", "export/prefill-8", "--json").json[0]["run"]
-    assert f"still show {key[:SHORT]}" in answer.err
+    assert answer.rows[-1][0] == "and"
+    assert "that wait for it" in answer.rows[-1][1]
+    last = answer.err.splitlines()[-1]
+    assert f"still logs {key[:SHORT]}" in last
+    assert f"still retry {key[:SHORT]}" in last
     assert "is not in the store" in still("show", key).out
     assert [row[2] for row in still("retry").rows] == [key]
+
+
+def test_what_only_waits_for_a_failed_slot_is_counted_and_not_told(
+    still: Still, recorder: Recorder, policy: Path
+) -> None:
+    recorder.failing = {"export/prefill-8"}
+    plan = recorder.plan(policy)
+    recorder.run(plan)
+    told = still("manifest", plan)
+    assert (told.code, told.err.count("missing  ")) == (1, 1)
+    assert "It broke." in told.err
+    assert "export/prefill-8: failed, its run failed" in told.err
+    # The gate over the export; its conversion, its verification and the release.
+    assert told.err.splitlines()[-1] == "  and      4 gates and slots that wait for it"
+    whole = [item["what"] for item in still("manifest", plan, "--json").json["missing"]]
+    assert whole == ["export/prefill-8", "export.parity"]
 
 
 @pytest.mark.usefixtures("home")
