@@ -25,6 +25,7 @@ from cli.wiring import clock
 from registry.marking import Stock, mark
 from registry.recovery import NotDerivableError, chain
 from registry.references import resolve_reference
+from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import BusyError, InputError
 from schemas.events import ArtifactEvicted
@@ -55,7 +56,7 @@ def evict(
         bool, typer.Option("--dry-run", help="Say what would be freed; change nothing.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also what a release is or was made from.")
+        bool, typer.Option("--force", help="Also reports, and what a release was made from.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -101,6 +102,7 @@ def _decided(taker: Stocktaker, digest: Digest, *, force: bool) -> Eviction:
     _refuse_used(state, digest)
     if not force:
         _refuse_released(state, digest)
+        _refuse_measured(state, digest)
     return Eviction(digest=digest, steps=steps, objects=objects, size=stock.size(objects))
 
 
@@ -145,6 +147,16 @@ def _refuse_released(state: State, digest: Digest) -> None:
                 remedy="Say --force if it is really to go; `still rewind` makes it again.",
                 code="evict.released",
             )
+
+
+def _refuse_measured(state: State, digest: Digest) -> None:
+    if any(publication.kind is Kind.REPORT for publication in state.artifacts[digest]):
+        raise InputError(
+            f"{digest[:SHORT]} is a report: it tells how long its run took, and another run would "
+            "not make the same bytes.",
+            remedy="Keep it, it is small; or say --force.",
+            code="evict.report",
+        )
 
 
 def _dropped(session: Session, taker: Stocktaker, objects: Collection[Digest]) -> int:

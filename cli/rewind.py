@@ -137,7 +137,9 @@ def remake(
                 tell=partial(_tell_progress, job.slot),
                 wait=partial(time.sleep, _POLL_SECONDS),
             )
-            repeated = _recorded(session, run, outcome, missing, time.monotonic() - begun)
+            repeated = _recorded(
+                session, run, outcome, missing, wanted, seconds=time.monotonic() - begun
+            )
             launcher.clear(job.run)
             yield repeated
             if wanted.intersection(recorded for recorded, _ in repeated.differed.values()):
@@ -147,13 +149,19 @@ def remake(
 
 
 def _recorded(
-    session: Session, run: Run, outcome: Outcome, missing: Collection[Digest], seconds: float
+    session: Session,
+    run: Run,
+    outcome: Outcome,
+    missing: Collection[Digest],
+    wanted: Collection[Digest],
+    *,
+    seconds: float,
 ) -> Repeated:
     from phases.repeat import differing
 
-    differed = differing(run, outcome)
-    same = {digest for role, digest in run.outputs.items() if role not in differed}
-    restored = tuple(sorted(same.intersection(missing)))
+    differed = differing(session.state(), run, outcome, wanted)
+    made = {product.digest for product in outcome.products}
+    restored = tuple(sorted(made.intersection(run.outputs.values(), missing)))
     facts: list[Payload] = [
         ArtifactRestored(digest=digest, how="run", seconds=round(seconds, 3)) for digest in restored
     ]

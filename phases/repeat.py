@@ -8,14 +8,16 @@ one left, or goes on where a killed one stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from phases import recording
+from phases.catalog import CATALOG
 from phases.job import Job, Outcome
 from phases.launch import Launcher
 from registry.fold import Run, State
 from registry.home import Home
+from schemas.artifact import Kind, Product
 from schemas.digest import SHORT, Digest
 from schemas.errors import PhaseError
 from store.hashing import hash_bytes
@@ -29,12 +31,14 @@ def repeat_key(run: Digest) -> Digest:
 
 
 def job_of(state: State, run: Run) -> Job:
-    """What the worker is to do: what it did."""
+    """What the worker is to do: what it did, with the version of its phase that is there now."""
     started = run.started
+    installed = {spec.name: spec.version for spec in CATALOG}
     return Job(
         run=repeat_key(run.key),
         attempt=1,
         phase=started.phase,
+        phase_version=installed.get(started.phase, started.phase_version),
         plan=started.plan,
         slot=started.slot,
         params=started.params,
@@ -105,9 +109,15 @@ def _latest_attempt(home: Home, key: Digest) -> int:
     return Job.model_validate_json(path.read_bytes()).attempt if path.is_file() else 0
 
 
-def differing(run: Run, outcome: Outcome) -> dict[str, tuple[Digest, Digest]]:
-    """Role -> (recorded, made) where a repeated run did not make what was recorded."""
-    made = {product.role: product.digest for product in outcome.products}
+def differing(
+    state: State, run: Run, outcome: Outcome, needed: Collection[Digest]
+) -> dict[str, tuple[Digest, Digest]]:
+    """Role -> (recorded, made) where a repeated run did not make what was recorded.
+
+    A report tells how long its run took, so one that measured the same counts as the same, unless
+    its very bytes are `needed`. Raises PhaseError when the run makes things of other roles.
+    """
+    made = {product.role: product for product in outcome.products}
     if made.keys() != run.outputs.keys():
         raise PhaseError(
             f"Run {run.key[:SHORT]} made {sorted(run.outputs)} when it was recorded, and "
@@ -116,5 +126,15 @@ def differing(run: Run, outcome: Outcome) -> dict[str, tuple[Digest, Digest]]:
             code="rewind.other_roles",
         )
     return {
-        role: (digest, made[role]) for role, digest in run.outputs.items() if digest != made[role]
+        role: (digest, made[role].digest)
+        for role, digest in run.outputs.items()
+        if digest != made[role].digest
+        and (digest in needed or not _says_the_same(state, digest, made[role]))
     }
+
+
+def _says_the_same(state: State, recorded: Digest, made: Product) -> bool:
+    return made.kind is Kind.REPORT and any(
+        published.kind is Kind.REPORT and published.fact.facts == made.facts
+        for published in state.artifacts[recorded]
+    )

@@ -129,6 +129,13 @@ def test_a_release_and_what_it_was_made_from_go_only_by_force(
         assert digest in session.state().absent
 
 
+def test_a_report_goes_only_by_force(still: Still, runs: Repeatable) -> None:
+    """It holds times, so no other run would make the same bytes."""
+    digest = runs.ran("say", SAID, kind=Kind.REPORT)
+    assert "is a report" in still("evict", digest).err
+    assert still("evict", digest, "--force").code == 0
+
+
 def test_bytes_that_somebody_at_work_may_have_seen_wait_for_the_next_gc(
     still: Still, session: Session, runs: Repeatable
 ) -> None:

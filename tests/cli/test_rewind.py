@@ -197,7 +197,7 @@ def test_killed_between_the_work_and_its_record_it_takes_what_the_worker_left(
     digest = runs.ran("count", COUNTED)
     still("evict", digest)
 
-    def dying(*_: Any) -> Any:
+    def dying(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
