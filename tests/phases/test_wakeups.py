@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from phases import wakeups as waiting
 from phases.wakeups import Wakeups
 
 LONG = 30.0
 """Seconds that no wait of these tests takes; one that does was not woken."""
+
+STILL = 1.5
+"""Seconds after which no notice of what was done before comes; the inbox's are gathered for 1 s."""
 
 
 @pytest.fixture
@@ -46,6 +52,15 @@ def _append(log: Path) -> None:
 
 def _descriptors() -> int:
     return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def _until_still(wakeups: Wakeups, seconds: float = STILL) -> None:
+    """Hear what there is to hear of what was done so far."""
+    heard = True
+    while heard:
+        begun = time.monotonic()
+        wakeups.wait(seconds)
+        heard = wakeups.inbox_noticed() or time.monotonic() - begun < seconds
 
 
 def _soon(action: Callable[[], object]) -> None:
@@ -88,7 +103,6 @@ def test_a_change_anywhere_in_the_inbox_ends_it_and_is_told_once(
 
 def test_polling_looks_into_the_inbox_now_and_then(log: Path, inbox: Path) -> None:
     with Wakeups(log, inbox=inbox, poll=0.05) as wakeups:
-        assert wakeups.polling
         assert _ended_early(wakeups)
         assert wakeups.inbox_noticed()
 
@@ -110,6 +124,125 @@ def test_a_handled_signal_ends_it(log: Path) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == [signal.SIGTERM]
+
+
+def test_a_wait_for_a_moment_that_is_months_away_is_no_fault(log: Path) -> None:
+    with Wakeups(log) as wakeups:
+        _append(log)
+        wakeups.wait(90 * 24 * 3600.0)
+
+
+def test_no_wait_is_without_an_end_and_then_the_inbox_is_worth_a_look(
+    log: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LONGEST_SECONDS", 0.05)
+    with Wakeups(log, inbox=inbox) as wakeups:
+        wakeups.wait(None)
+        assert wakeups.inbox_noticed()
+
+
+def _replace(log: Path) -> None:
+    copy = log.with_name("copy")
+    shutil.copy(log, copy)
+    copy.rename(log)
+
+
+def _remove_and_copy(log: Path) -> None:
+    data = log.read_bytes()
+    log.unlink()
+    log.write_bytes(data)
+
+
+def _move_away(log: Path) -> None:
+    data = log.read_bytes()
+    log.rename(log.with_name("old"))
+    log.write_bytes(data)
+
+
+@pytest.mark.parametrize("restore", [_replace, _remove_and_copy, _move_away])
+def test_a_log_that_was_restored_from_a_copy_is_listened_to(
+    log: Path, restore: Callable[[Path], None]
+) -> None:
+    with log.open("ab"), Wakeups(log) as wakeups:  # open, as a writer's is: its inode stays
+        for _ in range(2):
+            restore(log)
+            _until_still(wakeups, 0.1)
+            _append(log)
+            assert _ended_early(wakeups)
+
+
+def test_a_log_that_is_gone_for_a_while_is_listened_to_when_it_is_back(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.05)
+    told: list[str] = []
+    with Wakeups(log, tell=told.append) as wakeups:
+        log.unlink()
+        wakeups.wait(0.2)
+        log.write_bytes(b"1\n")
+        assert _ended_early(wakeups)
+        wakeups.wait(0.01)
+        _append(log)
+        assert _ended_early(wakeups)
+    assert told == []
+
+
+def _removed(inbox: Path) -> None:
+    shutil.rmtree(inbox)
+
+
+def _moved(inbox: Path) -> None:
+    inbox.rename(inbox.with_name("old inbox"))
+
+
+@pytest.mark.parametrize("away", [_removed, _moved])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_inbox_that_is_made_again_is_listened_to(
+    log: Path,
+    inbox: Path,
+    away: Callable[[Path], None],
+    at_once: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.05)
+    with Wakeups(log, inbox=inbox) as wakeups:
+        away(inbox)
+        if not at_once:
+            wakeups.wait(0.2)
+            wakeups.wait(0.2)
+        (inbox / "source").mkdir(parents=True)
+        _until_still(wakeups)
+        (inbox / "source" / "new").write_text("x")
+        assert _ended_early(wakeups)
+        assert wakeups.inbox_noticed()
+
+
+def _full_pipe() -> tuple[int, int]:
+    reader, writer = PIPE()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    return reader, writer
+
+
+PIPE = os.pipe
+
+
+def test_a_notice_that_nobody_has_heard_for_long_is_not_the_last_one(
+    log: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pipe", _full_pipe)
+    monkeypatch.setattr(waiting, "_STEP_MS", 10)
+    monkeypatch.setattr(waiting, "_GROUP_MS", 20)
+    with Wakeups(log, inbox=inbox) as wakeups:
+        (inbox / "source" / "one").write_text("x")
+        time.sleep(0.3)  # until the thread has met the full pipe
+        wakeups.wait(0.01)
+        assert wakeups.inbox_noticed()
+        (inbox / "source" / "two").write_text("x")
+        assert _ended_early(wakeups)
+        assert wakeups.inbox_noticed()
 
 
 def test_afterwards_nothing_is_left_behind(log: Path, inbox: Path) -> None:
@@ -135,10 +268,10 @@ free = os.open("/dev/null", os.O_RDONLY)
 resource.setrlimit(resource.RLIMIT_NOFILE, (free + int(sys.argv[3]), free + int(sys.argv[3])))
 os.close(free)
 with wakeups:
-    assert wakeups.polling
+    assert len(told) == 1 and "looked at every 2 s" in told[0], told
     wakeups.wait(30)
     assert wakeups.inbox_noticed()
-assert len(told) == 1 and "looked at every 2 s" in told[0], told
+assert len(told) == 1, told
 """
 
 
