@@ -38,7 +38,6 @@ def job_of(state: State, run: Run) -> Job:
         run=repeat_key(run.key),
         attempt=1,
         phase=started.phase,
-        phase_version=started.phase_version,
         phase_version=installed.get(started.phase, started.phase_version),
         plan=started.plan,
         slot=started.slot,
