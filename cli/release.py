@@ -11,6 +11,7 @@ import typer
 from cli import render, standing
 from cli.arguments import Json, MaybeRef, session_of
 from cli.presence import require_present
+from cli.wiring import clock
 from registry.references import form_of, resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
@@ -18,12 +19,17 @@ from schemas.errors import InputError, IntegrityError
 from schemas.policy import Tier
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cli.wiring import Session
     from registry.fold import State
     from registry.plans import PlanView
+    from schemas.release import GateRow
     from store.trees import Entry
 
 _MANIFEST = "deployment_manifest.json"
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""RFC 3339, as in events."""
 
 
 def manifest(
@@ -45,10 +51,12 @@ def manifest(
     state = session.state()
     release = _release(session, state, ref, as_json=as_json)
     _require_tier(state, release, tier)
-    if out is not None:
-        _write_out(session, release, out, as_json=as_json)
-        return
     data = _manifest_bytes(session, release)
+    expired = _expired(_waived(data), state)
+    _note_expired(expired)
+    if out is not None:
+        _write_out(session, release, out, expired, as_json=as_json)
+        return
     if as_json or not render.at_terminal():
         sys.stdout.flush()
         sys.stdout.buffer.write(data + b"\n")
@@ -120,15 +128,17 @@ def _require_tier(state: State, release: Digest, tier: Tier | None) -> None:
         )
 
 
-def _write_out(session: Session, release: Digest, out: Path, *, as_json: bool) -> None:
+def _write_out(
+    session: Session, release: Digest, out: Path, expired: list[dict[str, str]], *, as_json: bool
+) -> None:
     from store.checkout import checkout
     from store.trees import read_tree
 
-    require_present(session.state(), release)
     checkout(session.store, release, "tree", out)
     files = read_tree(session.store, release)
     if as_json:
-        render.json_document({"release": release, "folder": str(out), "files": len(files)})
+        told = {"release": release, "folder": str(out), "files": len(files)}
+        render.json_document(told | {"expired_waivers": expired})
     elif render.at_terminal():
         total = render.size(sum(entry.size for entry in files))
         render.line(f"Wrote release {release[:SHORT]} to {out}: {len(files)} files, {total}")
@@ -149,6 +159,45 @@ def _manifest_bytes(session: Session, release: Digest) -> bytes:
         remedy="No run of this program made it; run the recipe again.",
         code="manifest.absent",
     )
+
+
+# -- waivers that are over ----------------------------------------------------------------------
+
+
+def _waived(data: bytes) -> tuple[GateRow, ...]:
+    """The gates that a manifest says were let through by a waiver."""
+    from schemas.release import Manifest
+
+    return tuple(row for row in Manifest.model_validate_json(data).gates if row.waiver)
+
+
+def _expired(rows: Iterable[GateRow], state: State | None = None) -> list[dict[str, str]]:
+    """The waivers among these that are over now, and that no later one of the registry follows."""
+    now = clock().strftime(_TIME)
+    return [
+        {
+            "gate": row.gate,
+            "slot": row.slot,
+            "subject": row.subject,
+            "author": row.waiver.author,
+            "until": row.waiver.until,
+        }
+        for row in rows
+        if row.waiver and row.waiver.until <= now
+        if state is None or state.waiver(row.gate, row.subject, now) is None
+    ]
+
+
+def _note_expired(expired: list[dict[str, str]]) -> None:
+    for one in expired:
+        render.note(
+            f"Note: this release rests on a waiver that has expired: {render.clean(one['gate'])} "
+            f"({render.clean(one['slot'])}), by {render.clean(one['author'])} until "
+            f"{render.moment(one['until'])}."
+        )
+
+
+# -- what is shown ------------------------------------------------------------------------------
 
 
 def _show(release: Digest, data: bytes) -> None:
@@ -211,6 +260,7 @@ def verify(
         render.json_document(found)
     else:
         _show_verified(found)
+    _note_expired(found["expired_waivers"])
     if not found["ok"]:
         raise typer.Exit(1)
 
@@ -230,6 +280,7 @@ def _verify_folder(folder: Path) -> dict[str, Any]:
         "faults": list(report.faults),
         "manifest": report.manifest,
         "manifest_sha256": report.manifest_sha256,
+        "expired_waivers": _expired(report.waived),
     }
 
 
@@ -251,14 +302,19 @@ def _verify_artifact(context: typer.Context, ref: str) -> dict[str, Any]:
     else:
         session.store.verify(digest)
         checked = 1
+    ok = not missing and not changed
+    claims = ok and state.published(digest, Kind.RELEASE) is not None
     return {
-        "ok": not missing and not changed,
+        "ok": ok,
         "target": digest,
         "checked": checked,
         "missing": missing,
         "added": [],
         "changed": changed,
         "faults": [],
+        "expired_waivers": (
+            _expired(_waived(_manifest_bytes(session, digest)), state) if claims else []
+        ),
     }
 
 

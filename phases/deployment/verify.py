@@ -22,7 +22,7 @@ from schemas import canonical
 from schemas.digest import Digest, Sha256
 from schemas.errors import InputError, UntrustedFileError
 from schemas.policy import Verdict
-from schemas.release import Manifest, ReleasedFile, RuntimeConfig
+from schemas.release import GateRow, Manifest, ReleasedFile, RuntimeConfig
 from store.durable import reading, shown
 from store.hashing import hash_bytes, hash_file
 from store.names import component_fault, path_faults
@@ -52,6 +52,8 @@ class VerifyReport:
     """There, with other bytes, or not an ordinary file."""
     faults: tuple[str, ...]
     """Where the manifest contradicts itself, in words."""
+    waived: tuple[GateRow, ...] = ()
+    """Gates that the manifest says were let through by a waiver."""
 
     @property
     def manifest_ok(self) -> bool:
@@ -90,6 +92,7 @@ def verify_folder(folder: Path) -> VerifyReport:
             path for path in present if not (found[path] and _same(folder / path, listed[path]))
         ),
         faults=tuple(_faults(manifest, data, folder / RUNTIME_CONFIG)),
+        waived=tuple(row for row in manifest.gates if row.waiver),
     )
 
 

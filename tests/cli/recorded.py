@@ -23,7 +23,7 @@ from schemas.artifact import FileFact, Kind, Parent
 from schemas.digest import Digest
 from schemas.events import ArtifactPublished, RunFailed, RunStarted, RunSucceeded
 from schemas.recipe import Recipe
-from schemas.release import Head, Manifest, ReleasedArtifact, ReleasedFile, RuntimeConfig
+from schemas.release import GateRow, Head, Manifest, ReleasedArtifact, ReleasedFile, RuntimeConfig
 from store.hashing import hash_bytes
 from store.trees import put_tree
 
@@ -47,6 +47,8 @@ class Recorder:
     going_on: set[str] = field(default_factory=set)
     """Slots whose runs are recorded as started and not heard of again."""
     checkpoint_stored: bool = True
+    gates: tuple[GateRow, ...] = ()
+    """What the manifests of releases say of gates."""
     logs: bool = False
     """Whether runs have printed something."""
 
@@ -201,7 +203,8 @@ class Recorder:
         head = self.session.ledger.head()
         folder = self.scratch / f"release-{head.seq}"
         package = next(i.digest for i in inputs if i.role.startswith("mlpackage/"))
-        write_release(folder, package, view.params, Head(seq=head.seq, hash=head.hash))
+        last = Head(seq=head.seq, hash=head.hash)
+        write_release(folder, package, view.params, last, gates=self.gates)
         tree = put_tree(self.session.store, folder, sha256=True)
         return ArtifactPublished(
             digest=tree.digest,
@@ -217,7 +220,9 @@ class Recorder:
         )
 
 
-def write_release(folder: Path, package: Digest, params: Any, head: Head) -> None:
+def write_release(
+    folder: Path, package: Digest, params: Any, head: Head, *, gates: tuple[GateRow, ...] = ()
+) -> None:
     """The smallest folder that is a consistent release."""
     folder.mkdir(parents=True)
     config = RuntimeConfig(
@@ -256,7 +261,7 @@ def write_release(folder: Path, package: Digest, params: Any, head: Head) -> Non
             for name, owner in (("runtime_config.json", None), ("weight.bin", package))
         ),
         capabilities=(),
-        gates=(),
+        gates=gates,
         not_run=("device_predict",),
         shapes=(),
         provenance=(),

@@ -12,6 +12,9 @@ import pytest
 
 from cli.wiring import Session
 from schemas.digest import SHORT, Digest
+from schemas.events import GateWaived
+from schemas.policy import Verdict
+from schemas.release import GateRow, WaiverRow
 
 from .conftest import Still
 from .recorded import Recorder
@@ -256,6 +259,45 @@ def test_verify_of_an_artifact_hashes_its_objects(
     assert (answer.code, answer.json["changed"]) == (1, ["weight.bin"])
     path.unlink()
     assert still("verify", "release@latest", "--json").json["missing"] == ["weight.bin"]
+
+
+@pytest.mark.parametrize("until", ["2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
+def test_a_release_that_rests_on_a_waiver_says_when_that_has_expired(
+    still: Still, recorder: Recorder, policy: Path, place: Path, until: str
+) -> None:
+    subject = "a" * 64
+    waiver = WaiverRow(author="ada", reason="known", until=until, seq=1)
+    gate = GateRow(
+        gate="export.parity",
+        slot="export/prefill-8",
+        subject=subject,
+        policy="b" * 64,
+        verdict=Verdict.FAIL,
+        required=True,
+        waiver=waiver,
+    )
+    recorder.gates = (gate,)
+    recorder.run(recorder.plan(policy))
+    told = [
+        still("manifest"),
+        still("manifest", "--out", place / "out"),
+        still("verify", "release@latest"),
+        still("verify", place / "out"),
+    ]
+    over = until.startswith("2001")
+    for answer in told:
+        assert answer.code == 0
+        assert ("export.parity (export/prefill-8), by ada until 2001-01-01" in answer.err) is over
+    rows = still("verify", place / "out", "--json").json["expired_waivers"]
+    assert [(row["gate"], row["author"], row["until"]) for row in rows] == (
+        [("export.parity", "ada", until)] if over else []
+    )
+    # Whoever renewed it answers for it again; a folder away from its registry can not know.
+    renewed = waiver.model_dump() | {"gate": gate.gate, "subject": subject}
+    renewed.pop("seq")
+    recorder.session.ledger.append([GateWaived(**renewed | {"until": "2999-01-01T00:00:00Z"})])
+    assert "Note" not in still("manifest").err
+    assert ("Note" in still("verify", place / "out").err) is over
 
 
 # -- run ----------------------------------------------------------------------------------------
