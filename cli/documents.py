@@ -7,10 +7,12 @@ whatever the text is, the answer is an error that names the file.
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,8 +21,14 @@ from schemas.errors import InputError, RecipeError
 from store.durable import reading, shown
 from store.sources import refuse_special
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 LARGEST = 1 << 20
 """Bytes."""
+_TOLD = 20
+"""Faults of one document that are told."""
+_UNKNOWN = "extra_forbidden"
 
 # O_NONBLOCK: what became a fifo since we looked must not hang us.
 _SOURCE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -55,7 +63,7 @@ def parse(model: type[M], data: bytes, *, where: str, what: str) -> M:
         return model.model_validate(document)
     except ValidationError as error:
         raise RecipeError(
-            f"{where} is not a {what}: {explain(error)}.",
+            f"{where} is not a {what}: {explain(error, model)}.",
             remedy="See docs/design.md and examples/ for the form.",
             code=f"{what}.invalid",
         ) from error
@@ -81,14 +89,45 @@ def _document(data: bytes, *, where: str, what: str) -> canonical.Json:
         ) from error
 
 
-def explain(error: ValidationError) -> str:
-    """The first fault that pydantic found, as `where: what` (and how many more there are)."""
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """What pydantic found wrong with a `model`, as `where: what`: unknown keys, then the rest.
+
+    A key that is required and one that is unknown are often the same one, mistyped.
+    """
     faults = error.errors(include_url=False)
-    first = faults[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    if first["type"] in ("enum", "literal_error") and isinstance(given, str):
+    faults.sort(key=lambda fault: fault["type"] != _UNKNOWN)
+    told = [_fault(fault, model) for fault in faults[:_TOLD]]
+    more = [f"and {len(faults) - _TOLD} more"] if len(faults) > _TOLD else []
+    return "; ".join(told + more)
+
+
+def _fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    what = fault["msg"].removeprefix("Value error, ")
+    given = fault.get("input")
+    if fault["type"] in ("enum", "literal_error") and isinstance(given, str):
         what = f"{what}, not {given!r}"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return (f"{where}: {what}" if where else what) + more
+    if fault["type"] == _UNKNOWN:
+        known = _keys(model, fault["loc"][:-1])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        what = "there is no such key" + (f" (did you mean {near[0]}?)" if near else "")
+    return f"{where}: {what}" if where else what
+
+
+def _keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The keys that a table within a `model` may have, as far as its type tells."""
+    models = [model]
+    for part in path:
+        fields = [one.model_fields.get(str(part)) for one in models]
+        # A place in a list, a key of a dictionary and a choice of a union name no field.
+        if any(fields):
+            models = [inner for field in fields if field for inner in _models(field.annotation)]
+    return [name for one in models for name in one.model_fields]
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """The models within an annotation: `tuple[Source, ...] | None` has Source."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)

@@ -24,7 +24,7 @@ from registry.references import resolve_reference
 from schemas import canonical
 from schemas.artifact import Kind, Parent
 from schemas.digest import Digest, is_digest
-from schemas.errors import RecipeError
+from schemas.errors import RecipeError, ReferenceError_
 from schemas.events import ArtifactPublished, PlanRequested
 from schemas.recipe import Recipe
 from store.durable import present, shown
@@ -179,34 +179,47 @@ def _find(session: Session, spot: Spot, base: Path | None) -> Found:
             code="recipe.url",
         )
     if base is None:
-        return _known(session, spot, by_name_only=True)
+        return _known(session, spot, None)
     if text.startswith(_DIST):
         return Found(role=spot.role, kind=spot.kind, path=_shipped(spot))
     path = base / text
     if present(path):
         return Found(role=spot.role, kind=spot.kind, path=path)
-    return _known(session, spot, by_name_only=False)
+    return _known(session, spot, path)
 
 
-def _known(session: Session, spot: Spot, *, by_name_only: bool) -> Found:
-    """An artifact that is already in the registry."""
+def _known(session: Session, spot: Spot, tried: Path | None) -> Found:
+    """An artifact that is already in the registry.
+
+    tried: the path that it would be as a file, where nothing lies; None: it may not be one.
+    """
     state = session.state()
     looks_like_path = spot.text not in state.tags and (
         "/" in spot.text or "\\" in spot.text or spot.text.startswith((".", _DIST))
     )
-    if by_name_only and looks_like_path:
+    if tried is None and looks_like_path:
         raise RecipeError(
             f"{spot.where} names a path ({spot.text!r}); a recipe from the inbox may not.",
             remedy="Publish the file and name its digest or tag, or use `still run`.",
             code="recipe.path_from_inbox",
         )
-    if looks_like_path:
+    if tried is not None and looks_like_path:
         raise RecipeError(
-            f"{spot.where} names {spot.text!r}, and there is no such file.",
+            f"{spot.where} names {spot.text!r}, and there is no such file: {shown(tried)}.",
             remedy="Paths are relative to the recipe's own folder.",
             code="recipe.missing_file",
         )
-    digest = resolve_reference(state, spot.text, kind=spot.kind)
+    try:
+        digest = resolve_reference(state, spot.text, kind=spot.kind)
+    except ReferenceError_ as error:
+        if tried is None or error.code != "ref.unknown":
+            raise
+        raise RecipeError(
+            f"{spot.where} is {spot.text!r}: there is no such file ({shown(tried)}), and it is no "
+            f"reference either. {error.message}",
+            remedy=f"Paths are relative to the recipe's own folder. {error.remedy}",
+            code="recipe.missing_file",
+        ) from error
     return Found(role=spot.role, kind=spot.kind, digest=digest)
 
 

@@ -192,6 +192,18 @@ def test_evidence_made_by_hand_is_refused(still: Still, home: Home, place: Path,
 
 
 POLICY = 'policy = "policy.toml"\n'
+ONE_SOURCE = """
+[teacher]
+name = "t"
+model = "policy.toml"
+[dataset]
+answers = "given"
+splits = {{ train = 1, held_out = 1, evaluation = 1 }}
+[[dataset.sources]]
+format = "jsonl"
+questions = "qq.jsonl"
+{more}
+"""
 GIVEN = 'given = {{ checkpoint = "{checkpoint}" }}\n'
 
 
@@ -218,6 +230,40 @@ def test_a_recipe_that_cannot_be_resolved_says_where_and_records_nothing(  # noq
     assert told.code == 2
     assert says in told.err
     _assert_nothing_kept(home)
+
+
+def test_a_mistyped_path_is_told_as_a_file_that_is_not_there(
+    still: Still, home: Home, place: Path, policy: Path
+) -> None:
+    policy.rename(place / "policy.toml")
+    (place / "deep").mkdir()
+    text = "name = 'a'\npolicy = 'polcy.toml'\n" + ONE_SOURCE.format(more="")
+    (place / "deep" / "recipe.toml").write_text(text, encoding="utf-8")
+    told = still("run", Path("deep") / "recipe.toml")
+    assert told.code == 2
+    assert "policy is 'polcy.toml': there is no such file (deep/polcy.toml)" in told.err
+    assert "no reference either" in told.err
+    (place / "recipe.toml").write_text(
+        "name = 'a'\n" + POLICY + ONE_SOURCE.format(more=""), encoding="utf-8"
+    )
+    told = still("run", "recipe.toml")
+    assert "dataset.sources.0.questions is 'qq.jsonl': there is no such file" in told.err
+    _assert_nothing_kept(home)
+
+
+@pytest.mark.usefixtures("home")
+def test_every_fault_of_a_recipe_is_told_unknown_keys_first_with_the_nearest_name(
+    still: Still, place: Path
+) -> None:
+    text = "name = 'a'\n" + ONE_SOURCE.format(more="anwers = 'a'") + "[training]\nstepz = 6\n"
+    (place / "recipe.toml").write_text(text + "[export]\nprefill = 'x'\n", encoding="utf-8")
+    err = still("run", "recipe.toml").err
+    assert "training.stepz: there is no such key (did you mean steps?)" in err
+    assert "dataset.sources.0.anwers: there is no such key (did you mean answers?)" in err
+    places = [err.index(part) for part in ("training.stepz", "training.steps:", "policy:")]
+    assert err.index("sources.0.anwers") < min(places[1:])
+    assert places[0] < min(places[1:])
+    assert "export.prefill" in err
 
 
 @pytest.mark.parametrize(
