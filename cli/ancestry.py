@@ -19,6 +19,7 @@ from cli.graphs import Edge, Form, Graph, Vertex
 from registry.lineage import Arrow, Derivation, Lineage, Publication, Way
 from registry.references import resolve_reference
 from schemas.digest import SHORT
+from schemas.errors import StillError
 
 if TYPE_CHECKING:
     from cli.wiring import Session
@@ -183,27 +184,34 @@ def _tell_way(
     form: Form | None,
 ) -> None:
     way = found.derivation(root, goal, circumstances=circumstances)
-    start = Arrow(node=root, role="", circumstance=False)
-    steps = [start, *way.arrows] if way else []
+    if way is None:
+        raise _unrelated(found, known, root, goal, circumstances=circumstances)
+    steps = [Arrow(node=root, role="", circumstance=False), *way.arrows]
     if form:
         ends = {"from": found.digest(root), "to": found.digest(goal)}
         graphs.write(_way_graph(known, ends, way, steps), form)
-    else:
-        for at, arrow in enumerate(steps):
-            _print(Place(depth=at, arrow=arrow, again=False), known(arrow.node))
-    if way is None:
-        one, other = (f"{known(n).kind} {known(n).digest[:SHORT]}" for n in (root, goal))
-        render.note(f"still: Neither {one} nor {other} was made from the other.")
-        if not circumstances and found.derivation(root, goal, circumstances=True):
-            render.note("  Next: `--circumstances` shows how they relate all the same.")
-        raise typer.Exit(1)
+        return
+    for at, arrow in enumerate(steps):
+        _print(Place(depth=at, arrow=arrow, again=False), known(arrow.node))
 
 
-def _way_graph(
-    known: Known, ends: dict[str, str], way: Derivation | None, steps: list[Arrow]
-) -> Graph:
+def _unrelated(
+    found: Lineage, known: Known, root: int, goal: int, *, circumstances: bool
+) -> StillError:
+    one, other = (f"{known(n).kind} {known(n).digest[:SHORT]}" for n in (root, goal))
+    beside = not circumstances and found.derivation(root, goal, circumstances=True)
+    return StillError(
+        f"Neither {one} nor {other} was made from the other.",
+        remedy="`--circumstances` shows how they relate all the same."
+        if beside
+        else "`still diff` tells where they begin to differ.",
+        code="lineage.unrelated",
+    )
+
+
+def _way_graph(known: Known, ends: dict[str, str], way: Derivation, steps: list[Arrow]) -> Graph:
     vertices = [_vertex(known(arrow.node), arrow.node, at) for at, arrow in enumerate(steps)]
-    upward = way is not None and way.way == "up"
+    upward = way.way == "up"
     edges = [
         Edge(
             child=near if upward else far,
@@ -213,5 +221,4 @@ def _way_graph(
         )
         for near, far, arrow in zip(vertices, vertices[1:], steps[1:], strict=False)
     ]
-    direction = way.way if way else None
-    return Graph(head=ends | {"direction": direction}, vertices=vertices, edges=edges)
+    return Graph(head=ends | {"direction": way.way}, vertices=vertices, edges=edges)

@@ -70,7 +70,7 @@ def _artifact(state: State, target: str, view: PlanView | None) -> Digest:
     try:
         return resolve_reference(state, target)
     except ReferenceError_ as error:
-        if error.code == "ref.ambiguous":
+        if error.code in ("ref.ambiguous", "ref.too_short"):
             raise
         known = ", ".join(slot.slot.id for slot in view.slots) if view else "none yet"
         raise InputError(

@@ -212,7 +212,7 @@ def _known(session: Session, spot: Spot, tried: Path | None) -> Found:
     try:
         digest = resolve_reference(state, spot.text, kind=spot.kind)
     except ReferenceError_ as error:
-        if tried is None or error.code != "ref.unknown":
+        if tried is None or error.code not in ("ref.unknown", "ref.too_short"):
             raise
         raise RecipeError(
             f"{spot.where} is {spot.text!r}: there is no such file ({shown(tried)}), and it is no "

@@ -35,9 +35,11 @@ def resolve_reference(state: State, text: str, *, kind: Kind | None = None) -> D
         for digest in state.artifacts
         if digest.startswith(text) and (kind is None or state.published(digest, kind))
     ]
+    if _HEX.fullmatch(text) and len(text) < _SHORTEST and not found[1:]:
+        raise _too_short(text)
     if not _HEX.fullmatch(text) or not found:
         raise _unknown(state, text, kind)
-    if len(text) < _SHORTEST or len(found) > 1:
+    if len(found) > 1:
         raise _ambiguous(state, text, found)
     return found[0]
 
@@ -110,6 +112,14 @@ def _ambiguous(state: State, text: str, found: list[Digest]) -> ReferenceError_:
         f"{text!r} could mean {shown}{more}.",
         remedy=f"Give more characters of the digest (at least {_SHORTEST}).",
         code="ref.ambiguous",
+    )
+
+
+def _too_short(text: str) -> ReferenceError_:
+    return ReferenceError_(
+        f"{text!r} is no tag, and too short for a digest prefix.",
+        remedy=f"Give {_SHORTEST} characters of the digest or more; see `still ls`.",
+        code="ref.too_short",
     )
 
 

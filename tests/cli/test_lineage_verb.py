@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -232,14 +233,16 @@ def test_where_no_way_leads_the_exit_code_and_the_message_say_so(still: Still) -
     assert "was made from the other" in answer.err
     assert "--circumstances" not in answer.err
     told = still("lineage", "best", "--to", digest(LONE), "--json")
-    assert told.code == 1
-    assert told.json == {
-        "from": digest(EXPORT),
-        "to": digest(LONE),
-        "direction": None,
-        "artifacts": [],
-        "edges": [],
-    }
+    assert (told.code, told.out) == (1, "")
+    assert json.loads(told.err)["error"]["code"] == "lineage.unrelated"
+
+
+@pytest.mark.usefixtures("family")
+def test_a_prefix_that_is_too_short_is_told_so(still: Still) -> None:
+    answer = still("lineage", "ff")
+    assert answer.code == 2
+    assert "too short" in answer.err
+    assert "4 characters" in answer.err
 
 
 @pytest.mark.usefixtures("family")
