@@ -114,6 +114,7 @@ def _metric_values(pair: Pair) -> dict[str, Any]:
         "after": pair.after.to_json() if pair.after else None,
         "change": pair.change,
         "differs": pair.differs,
+        "moved": pair.moved,
     }
 
 
@@ -132,9 +133,12 @@ def _show(state: State, found: Comparison) -> None:
         _show_change("beside", change)
     for change in found.walk.consequences:
         _show_change("follows", change)
-    for pair in found.metrics:
-        if pair.differs:
+    differing = [pair for pair in found.metrics if pair.differs]
+    for pair in differing:
+        if pair.moved:
             _show_metric(pair)
+    if unmoved := sum(not pair.moved for pair in differing):
+        render.row("metric", "", f"{unmoved} more", "whose interval alone moved: see --json")
     for gate in found.gates:
         if gate.differs:
             words = _was(gate.before or "not judged", gate.after or "not judged")

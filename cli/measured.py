@@ -30,6 +30,13 @@ class Pair:
         return self.before != self.after
 
     @property
+    def moved(self) -> bool:
+        """Whether more differs than where the interval ends."""
+        sides = (self.before, self.after)
+        old, new = (m and m.model_copy(update={"low": None, "high": None}) for m in sides)
+        return old != new
+
+    @property
     def change(self) -> float | None:
         """After less before, where both are finite numbers."""
         old = self.before.value if self.before else None

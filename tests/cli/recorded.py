@@ -24,6 +24,7 @@ from schemas.digest import Digest
 from schemas.events import ArtifactPublished, RunFailed, RunStarted, RunSucceeded
 from schemas.recipe import Recipe
 from schemas.release import GateRow, Head, Manifest, ReleasedArtifact, ReleasedFile, RuntimeConfig
+from schemas.report import metric
 from store.hashing import hash_bytes
 from store.trees import put_tree
 
@@ -43,6 +44,8 @@ class Recorder:
     scratch: Path
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
     """Slot -> metrics that its report has instead."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Metric -> the ends of its confidence interval, where it has one."""
     failing: set[str] = field(default_factory=set)
     going_on: set[str] = field(default_factory=set)
     """Slots whose runs are recorded as started and not heard of again."""
@@ -184,7 +187,9 @@ class Recorder:
         """About what the run made, or, when it only measures, about its package."""
         subject = made or next(i.digest for i in inputs if i.role == "mlpackage")
         values = self.measured.get(view.slot.id, MEASURED[view.spec.name])
-        metrics = [{"name": n, "value": v, "n": 8} for n, v in values.items()]
+        metrics = [
+            metric(n, v, n=8, interval=self.intervals.get(n)).to_json() for n, v in values.items()
+        ]
         facts = {"subject": subject, "metrics": metrics, "phase": view.spec.name, "not_run": []}
         data = canonical.encode(facts | {"run": view.key})
         return ArtifactPublished(

@@ -123,6 +123,27 @@ def test_metrics_and_gates_stand_side_by_side(
     assert ["gate", slot, "export.parity", "was pass, then fail, waived"] in rows
 
 
+def test_metrics_whose_interval_alone_moved_do_not_hide_the_one_that_changed(
+    still: Still, recorder: Recorder, policy: Path
+) -> None:
+    slot = "export/prefill-8"
+    told = {"parity.max_abs": 0.01, "a": 1.0, "b": 2.0}
+    recorder.measured, recorder.intervals = {slot: told}, {"a": (0.5, 1.5), "b": (1.0, 3.0)}
+    before = recorder.run(recorder.plan(policy, export=ONE_SHAPE))
+    recorder.measured = {slot: told | {"parity.max_abs": 0.02}}
+    recorder.intervals = {"a": (0.6, 1.5), "b": (1.0, 2.9)}
+    after = recorder.run(recorder.plan(policy, export=FEWER_THREADS))
+    ends = made(before, slot, "report"), made(after, slot, "report")
+    rows = [row for row in still("diff", *ends).rows if row[0] == "metric"]
+    assert [row[2] for row in rows] == ["parity.max_abs", "2 more"]
+    whole = still("diff", *ends, "--json").json["metrics"]
+    assert {m["name"]: (m["differs"], m["moved"]) for m in whole} == {
+        "parity.max_abs": (True, True),
+        "a": (True, False),
+        "b": (True, False),
+    }
+
+
 ORDER = ["compared", "cause", "beside", "follows", "metric", "gate"]
 
 
