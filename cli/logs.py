@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,16 +19,15 @@ import typer
 from cli import render
 from cli.alive import held
 from cli.arguments import session_of
-from cli.livelog import LiveLog
+from cli.livelog import Gap, LiveLog, Piece
 from cli.runs import Status, ending_of, find_run, short_name, status_of
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
-from schemas.events import BytesSwept
+from schemas.events import BytesSwept, RunFailed, RunSucceeded
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import Run, State
-    from registry.ledger import LedgerReader
+    from registry.fold import Run
 
 _POLL_SECONDS = 0.2
 _LONGEST_LINE = 2**20
@@ -59,18 +58,17 @@ def logs(
     Of an attempt that ended, or so far.
     """
     session = session_of(context)
-    ledger = _Ledger(session)
-    found = find_run(ledger.state, run)
-    log = _Log(session=session, ledger=ledger, run=found.key, attempt=_attempt(found, attempt))
+    found = find_run(session.state(), run)
+    log = _Log(session=session, run=found.key, attempt=_attempt(found, attempt))
     printer = _Printer(_secrets(session))
     recorded = log.recorded()
     if recorded is not None:
-        printer.first(session.store.read(recorded), tail)
+        printer.first([session.store.read(recorded)], tail)
     else:
         _print_live(log, printer, tail, follow=follow)
     printer.end()
     if follow and not log.succeeded:
-        render.note(_how(ledger.state.runs[found.key], log.attempt))
+        render.note(_how(log.of, log.attempt))
         raise typer.Exit(1)
 
 
@@ -104,7 +102,6 @@ def _print_live(log: _Log, printer: _Printer, tail: int | None, *, follow: bool)
         printer.first(live.new(), tail)
         while follow and log.goes_on and not log.deserted:
             time.sleep(_POLL_SECONDS)
-            log.ledger.refresh()
             printer.more(live.new())
         printer.more(live.new())  # what came between the last look and the end
     finally:
@@ -121,47 +118,44 @@ def _how(run: Run, attempt: int) -> str:
     return f"Attempt {attempt} is over: {render.clean(ending_of(run))}.{again}"
 
 
-class _Ledger:
-    """The folded state, kept up to date, and where the logs of ended attempts are."""
-
-    def __init__(self, session: Session) -> None:
-        from registry.fold import State
-        from registry.ledger import LedgerReader
-
-        self.state: State = State()
-        self.logs: dict[tuple[Digest, int], Digest] = {}
-        self._reader: LedgerReader = LedgerReader(session.ledger.path)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Take in what was recorded since the last look."""
-        for event in self._reader.new_events():
-            self.state.apply(event)
-            data: Mapping[str, object] = event.data
-            if event.type.startswith("run.") and data.get("log"):
-                self.logs[event.data["run"], event.data["attempt"]] = event.data["log"]
-            elif event.type == BytesSwept.TYPE:
-                gone = set(event.data.get("orphans", ()))
-                self.logs = {k: log for k, log in self.logs.items() if log not in gone}
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Log:
     """The log of one attempt, and whether more will come."""
 
     session: Session
-    ledger: _Ledger
     run: Digest
     attempt: int
 
+    @property
+    def of(self) -> Run:
+        """The run as of now."""
+        return self.session.state().runs[self.run]
+
     def recorded(self) -> Digest | None:
         """The stored log, once the attempt has ended and its outcome was recorded."""
-        return self.ledger.logs.get((self.run, self.attempt))
+        run = self.of
+        return run.log if run.attempts == self.attempt else self._earlier()
+
+    def _earlier(self) -> Digest | None:
+        """The stored log of an attempt that another one followed; only the ledger knows it."""
+        from registry.ledger import LedgerReader
+
+        found = None
+        for lines in LedgerReader(self.session.ledger.path).chunks():
+            for line in lines:
+                if line.type in (RunFailed.TYPE, RunSucceeded.TYPE):
+                    if self.run.encode() in line.body:
+                        data = line.event().data
+                        mine = (data["run"], data["attempt"]) == (self.run, self.attempt)
+                        found = data.get("log") if mine else found
+                elif line.type == BytesSwept.TYPE and found in line.event().data.get("orphans", ()):
+                    found = None
+        return found
 
     @property
     def goes_on(self) -> bool:
         """Whether the attempt has no recorded end."""
-        run = self.ledger.state.runs[self.run]
+        run = self.of
         return run.status == "started" and run.attempts == self.attempt
 
     @property
@@ -175,7 +169,7 @@ class _Log:
         """Whether it ended well, be it recorded or not."""
         from phases.job import read_outcome
 
-        run = self.ledger.state.runs[self.run]
+        run = self.of
         if self.goes_on:
             outcome = read_outcome(self.session.home.run(self.run), self.attempt)
             return outcome is not None and outcome.status == "succeeded"
@@ -192,30 +186,46 @@ class _Printer:
         self._kept_back = max((len(s) for s in self._spelt if b"\n" in s), default=0)
         self._longest = max(map(len, self._spelt), default=0)
         self._rest = b""
+        self._after_gap = False
 
-    def first(self, data: bytes, tail: int | None) -> None:
+    def first(self, pieces: Iterable[Piece], tail: int | None) -> None:
         """Take in what is there already, of which only the last `tail` lines are asked for."""
         if tail is None:
-            self.more(data)
+            self.more(pieces)
             return
-        self._rest = data
-        lines = self._scrubbed(self._taken()).splitlines(keepends=True)
+        lines = self._told(pieces).splitlines(keepends=True)
         waiting = len(self._rest.splitlines())
         self._write(b"".join(lines[len(lines) - max(0, min(tail - waiting, len(lines))) :]))
         if tail == 0:
             self._rest = b""
 
-    def more(self, data: bytes) -> None:
+    def more(self, pieces: Iterable[Piece]) -> None:
         """Take in what came; the line that is not complete yet waits."""
-        self._rest += data
-        self._write(self._scrubbed(self._taken()))
+        self._write(self._told(pieces))
+
+    def _told(self, pieces: Iterable[Piece]) -> bytes:
+        """What can be told now. Whatever a gap cuts through is left out: half a secret too."""
+        from phases.runlogs import after_gap, before_gap, gap
+
+        told = b""
+        for piece in pieces:
+            if isinstance(piece, Gap):
+                told += before_gap(self._rest, self._secrets) + gap(piece.missing)
+                self._rest, self._after_gap = b"", True
+            elif self._after_gap and piece:
+                self._rest, self._after_gap = after_gap(piece, self._secrets), False
+            else:
+                self._rest += piece
+        return told + self._scrubbed(self._taken())
 
     def _taken(self) -> bytes:
         """Take what can be told off the rest: whole lines, and no part of a secret."""
         room = max(0, len(self._rest) - self._kept_back)
         end = self._rest.rfind(b"\n", 0, room) + 1
         if not end and room > _LONGEST_LINE:
-            end = room - self._longest
+            # No URL has a blank in it, so none of its parts is told without the others.
+            blanks = (self._rest.rfind(blank, 0, room) + 1 for blank in (b" ", b"\t", b"\r"))
+            end = max(blanks) or room - self._longest
         while spanning := [
             place
             for secret in self._spelt

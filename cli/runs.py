@@ -5,7 +5,7 @@ A run is named by a prefix of its key, or by its slot in the latest plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,9 +118,10 @@ def runs(  # one option a filter
     Each with its latest attempt; those that go on with how far they are.
     """
     session = session_of(context)
-    state, wishes = _folded(session)
+    state = session.state()
     found = list(_chosen(state, status, phase, plan))
     shown = found[-limit:]
+    wishes = _wishes(session, shown)
     told = [_values(session, state, run, wishes.get(run.key)) for run in shown]
     if as_json:
         render.json_document(told)
@@ -130,17 +131,16 @@ def runs(  # one option a filter
         render.note(f"{len(found) - len(shown)} older ones are not shown; see --limit.")
 
 
-def _folded(session: Session) -> tuple[State, Mapping[Digest, Event]]:
-    """The state as of now, and of each run the last wish that it should end."""
-    from registry.fold import State
-    from schemas.events import RunCancelled
+def _wishes(session: Session, shown: Iterable[Run]) -> Mapping[Digest, Event]:
+    """Of each run that someone wished to end, that wish; only the ledger knows whose it was."""
+    from registry.ledger import LedgerReader
 
-    state, wishes = State(), {}
-    for event in session.ledger.read():
-        state.apply(event)
-        if event.type == RunCancelled.TYPE:
-            wishes[event.data["run"]] = event
-    return state, wishes
+    wished = {run.cancelled_seq: run.key for run in shown if run.cancelled_seq}
+    if not wished:
+        return {}
+    reader = LedgerReader(session.ledger.path)
+    lines = (line for chunk in reader.chunks() for line in chunk)
+    return {wished[line.seq]: line.event() for line in lines if line.seq in wished}
 
 
 def _chosen(
@@ -217,7 +217,7 @@ def _plan_name(state: State, plan: Digest) -> str:
 def _reason(session: Session, run: Run, wish: Event | None) -> str:
     """Why it stands as it stands, where its status does not say it all."""
     wished = ""
-    if wish is not None and run.cancelled_seq:
+    if wish is not None:
         why = f": {wish.data['reason']}" if wish.data.get("reason") else ""
         wished = f"cancelled by {wish.actor.user}{why}"
     if run.status == "started" and not held(session.home.run(run.key) / "lock"):

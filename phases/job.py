@@ -49,6 +49,7 @@ class Job(Value):
     run: Digest
     attempt: int
     phase: str
+    phase_version: int
     plan: Digest
     slot: str
     params: dict[str, Any]
@@ -110,8 +111,8 @@ def read_outcome(folder: Path, attempt: int) -> Outcome | None:
     return _read(Outcome, folder / "outcome.json", attempt)
 
 
-def read_ending(folder: Path, attempt: int | None = None) -> EndingFile | None:
-    """Why this attempt was told to end, if it was; without one, the latest."""
+def read_ending(folder: Path, attempt: int) -> EndingFile | None:
+    """Why this attempt was told to end, if it was."""
     return _read(EndingFile, folder / "ending.json", attempt)
 
 

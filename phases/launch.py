@@ -53,12 +53,23 @@ GRACE = 10.0
 _LOG_TAIL = 400
 """Characters of a dead worker's log that its `run.abandoned` quotes."""
 
-_FALSE_STARTS = 3
-"""Warm workers that may die before they are ready, one after the other, until no more are made."""
+_LONGEST_TEXT = 4000
+"""Characters of an error that an event carries; the log has the whole."""
 
-# HF_TOKEN, OPENAI_API_KEY, AWS_ACCESS_KEY_ID, PGPASSWORD, AZURE_CREDENTIALS, GITHUB_PAT ...
+_FALSE_STARTS = 3
+"""Warm workers that may die unused, one after the other, until no more are made …"""
+_STEADY = 5.0
+"""… unless it was ready for so many seconds: then it was not what it imported that killed it."""
+
+_GLANCES, _GLANCE = 25, 0.002
+"""How often, and after how many seconds, a busy lock is tried again that no live worker holds:
+whoever looks who is alive holds it for microseconds."""
+
+# HF_TOKEN_READ, SECRET_KEY_BASE, AWS_ACCESS_KEY_ID, PGPASSWORD, MYSQL_PWD, PRIVATEKEY, GITHUB_PAT;
+# not TOKENIZERS_PARALLELISM, KEYBOARD, MONKEY, ASKPASS, PATH or PWD.
 _SECRET_NAME = re.compile(
-    r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|(^|_)((API)?KEY(_ID)?|PASS|PASSPHRASE|PAT))$",
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(ACCESS|API|AUTH|PRIVATE|SIGNING)KEY"
+    r"|TOKENS?(?![A-Z])|(?<![A-Z])(KEYS?|PASS|PAT|CREDS?)(?![A-Z])|_PWD(?![A-Z])",
     re.IGNORECASE,
 )
 
@@ -78,6 +89,15 @@ class _Child:
     process: Process
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Exit:
+    """How a worker that this process started ended."""
+
+    attempt: int
+    code: int
+    """As in Popen.returncode."""
+
+
 class Launcher:
     """Starts workers for one registry, and knows the ones it started."""
 
@@ -88,19 +108,22 @@ class Launcher:
         secrets: Collection[str] = (),
         grace: float = GRACE,
         clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         """`secrets`: variables that workers may see, and whose values are hidden in what they say.
 
-        `clock`: seconds, the same for all processes of one boot.
+        `clock`: seconds, the same for all processes of one boot. `wait`: sleeps so many seconds.
         """
-        self._home, self._grace, self._clock = home, grace, clock
+        self._home, self._grace, self._clock, self._wait = home, grace, clock, wait
         self._root = str(home.root.resolve())
         self._secrets = frozenset(secrets)
         self._hidden = secret_values(os.environ, secrets)
         self._children: dict[Digest, _Child] = {}
+        self._exits: dict[Digest, _Exit] = {}
         self._endings: dict[Digest, EndingFile] = {}
         self._let_go: list[subprocess.Popen[bytes]] = []
         self._warm: WarmWorker | None = None
+        self._warm_since: float | None = None
         self._false_starts = 0
 
     # -- starting ------------------------------------------------------------------------------
@@ -113,7 +136,7 @@ class Launcher:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            yield descriptor if _holds(descriptor, path) else None
+            yield descriptor if self._taken(key, descriptor, path) else None
         finally:
             os.close(descriptor)
 
@@ -122,7 +145,7 @@ class Launcher:
 
         Of the attempts before only the last one's log is kept. Raises StorageError.
         """
-        self._endings.pop(job.run, None)
+        self.forget(job.run)
         folder = self._home.run(job.run)
         shutil.rmtree(folder / "inputs", ignore_errors=True)
         with writing(folder):
@@ -148,12 +171,15 @@ class Launcher:
     def warm(self) -> None:
         """See to it that a worker waits that has imported everything. `start` uses it up.
 
-        Costs its memory. When such workers keep dying of what they import, none are made any more.
+        Costs its memory. When such workers keep dying unused, none are made any more.
         """
         if self._warm is not None and not self._warm.alive():
-            self._false_starts = 0 if self._warm.ready() else self._false_starts + 1
-            self._warm.end()
-            self._warm = None
+            since, now = self._warm_since, self._clock()
+            steady = since is not None and now - since >= _STEADY
+            self._false_starts = 0 if steady else self._false_starts + 1
+            self._end_warm()
+        if self._warm is not None and self._warm_since is None and self._warm.ready():
+            self._warm_since = self._clock()
         if self._warm is None and self._false_starts < _FALSE_STARTS:
             try:
                 self._warm = WarmWorker((*_WORKER, "--warm", self._root), self._environment())
@@ -163,33 +189,30 @@ class Launcher:
     def cool(self) -> None:
         """Let the waiting worker go: what it imported is not what is installed now, or we leave."""
         self._false_starts = 0
-        if self._warm is not None:
-            self._warm.end()
-            self._warm = None
+        self._end_warm()
 
     # -- watching ------------------------------------------------------------------------------
 
     def ended(self, key: Digest) -> bool:
         """Whether no live worker has this run. What a dead one had spawned is ended."""
-        child = self._children.get(key)
-        if child is not None and child.popen.poll() is None:
+        ours = key in self._children
+        if self._live_child(key) is not None:
             return False
-        self._end_left_over(key)
+        if not ours:
+            self._end_left_over(key)
         with self.locked(key) as lock:
             return lock is not None
 
     def outcome(self, key: Digest, attempt: int) -> Outcome | None:
-        """What the ended worker left, if it came that far."""
+        """What the ended worker left, if it came that far, as it can be recorded."""
         found = read_outcome(self._home.run(key), attempt)
         if found is None or found.failure is None:
             return found
-        failure = found.failure.model_copy(
-            update={
-                "message": scrub(found.failure.message, self._hidden),
-                "remedy": scrub(found.failure.remedy, self._hidden),
-            }
-        )
-        return found.model_copy(update={"failure": failure})
+        said = {
+            "message": self._recordable(found.failure.message),
+            "remedy": self._recordable(found.failure.remedy),
+        }
+        return found.model_copy(update={"failure": found.failure.model_copy(update=said)})
 
     def progress(self, key: Digest) -> Mapping[str, Any] | None:
         """What the live worker last said."""
@@ -202,10 +225,10 @@ class Launcher:
 
     def cause(self, key: Digest, attempt: int) -> str:
         """How a worker without an outcome ended, in words, with the end of its log."""
-        child = self._children.pop(key, None)
+        exit_ = self._exits.get(key)
         how = "its process is gone"
-        if child is not None and child.popen.returncode is not None:
-            code = child.popen.returncode
+        if exit_ is not None and exit_.attempt == attempt:
+            code = exit_.code
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         text = runlogs.end_of(self.log(key, attempt), _LOG_TAIL, self._hidden)
         return f"{how}; its log ends: {text}" if text else how
@@ -238,7 +261,7 @@ class Launcher:
         if self.ended(key):
             return
         ending = self._noted_ending(key, attempt, why)
-        process = self._process(key)
+        process = self._process(key, attempt)
         if process is not None:
             late = self._clock() - ending.at >= self._grace
             processes.signal_group(process, signal.SIGKILL if late else signal.SIGTERM)
@@ -247,11 +270,6 @@ class Launcher:
         """Why this attempt's worker was told to end, if it was."""
         found = self._ending(key, attempt)
         return found.why if found else None
-
-    def stopped(self, key: Digest) -> bool:
-        """Whether this run's worker was ended because the program that started it was."""
-        found = read_ending(self._home.run(key))
-        return found is not None and found.why is Ending.STOPPED
 
     def stop_all(self) -> None:
         """End the workers that this process started; their runs can be taken up again."""
@@ -273,10 +291,14 @@ class Launcher:
         self._let_go += [child.popen for child in self._children.values()]
         self._children.clear()
 
+    def forget(self, key: Digest) -> None:
+        """How a run's worker ended was recorded: what is known of that is not needed again."""
+        self._exits.pop(key, None)
+        self._endings.pop(key, None)
+
     def clear(self, key: Digest) -> None:
         """Remove the folder of a run whose success was recorded: nothing there is needed again."""
-        self._children.pop(key, None)
-        self._endings.pop(key, None)
+        self.forget(key)
         folder = self._home.run(key)
         if folder.exists():
             with self.locked(key) as lock:
@@ -289,11 +311,19 @@ class Launcher:
         warm = self._warm
         if warm is None or not warm.ready():
             return None
-        self._warm = None
         if not warm.fits(self._environment()):
-            warm.end()
+            self._end_warm()
             return None
-        return warm.process if warm.take(run, lock, log) else None
+        self._warm = self._warm_since = None
+        if not warm.take(run, lock, log):
+            return None
+        self._false_starts = 0
+        return warm.process
+
+    def _end_warm(self) -> None:
+        if self._warm is not None:
+            self._warm.end()
+        self._warm = self._warm_since = None
 
     def _start_cold(self, run: Digest, lock: int, log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -309,20 +339,48 @@ class Launcher:
     def _environment(self) -> dict[str, str]:
         return _environment(self._root, self._secrets)
 
-    def _process(self, key: Digest) -> Process | None:
-        """The run's worker, dead or alive."""
-        if (child := self._children.get(key)) is not None:
-            return child.process
-        noted = read_worker(self._home.run(key))
+    def _taken(self, key: Digest, descriptor: int, path: Path) -> bool:
+        """Lock the open file, unless a live worker has it."""
+        for _ in range(_GLANCES):
+            if _holds(descriptor, path):
+                return True
+            process = self._process(key)
+            if process is not None and processes.exists(process):
+                return False
+            self._wait(_GLANCE)
+        return False
+
+    def _live_child(self, key: Digest) -> _Child | None:
+        """The run's worker, if this process started it and it lives: then it has the run's lock.
+
+        One whose end is seen here is forgotten, but for how it ended: the next attempt may be
+        another process's.
+        """
+        child = self._children.get(key)
+        if child is None or (code := child.popen.poll()) is None:
+            return child
+        del self._children[key]
+        self._exits[key] = _Exit(attempt=child.attempt, code=code)
+        processes.end_left_over(child.process, None)  # it just died: its session is its own
+        return None
+
+    def _process(self, key: Digest, attempt: int | None = None) -> Process | None:
+        """The worker of an attempt, else of the latest one, dead or alive."""
+        if (child := self._live_child(key)) is not None:
+            return child.process if attempt in (None, child.attempt) else None
+        noted = read_worker(self._home.run(key), attempt)
         return noted.process if noted else None
 
     def _end_left_over(self, key: Digest) -> None:
         process = self._process(key)
         if process is not None and not processes.exists(process):
-            # Of a worker that just died here, what is in its session is its own. Another one may
-            # have died long ago: then there must be a sign that this is ours.
-            sign = None if key in self._children else (_SIGN, self._root)
-            processes.end_left_over(process, sign)
+            # It may have died long ago, so there must be a sign that this is ours.
+            processes.end_left_over(process, (_SIGN, self._root))
+
+    def _recordable(self, text: str) -> str:
+        """What of an error fits into an event. Cut last, for half a secret is not recognised."""
+        clean = scrub(text, self._hidden)
+        return clean if len(clean) <= _LONGEST_TEXT else f"{clean[:_LONGEST_TEXT]} …"
 
     def _ending(self, key: Digest, attempt: int) -> EndingFile | None:
         found = self._endings.get(key)

@@ -49,6 +49,7 @@ def job(state: State, start: Start) -> Job:
         run=view.key or "",
         attempt=view.attempt,
         phase=view.spec.name,
+        phase_version=view.spec.version,
         plan=start.plan,
         slot=view.slot.id,
         params=dict(view.params),

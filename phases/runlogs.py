@@ -25,18 +25,23 @@ LIMIT = 16 * 2**20
 _HEADER = 64
 """Bytes of the first line of `log.<attempt>.1`: how long the beginning is, what was left out."""
 
-
 _LINE = 4096
 """Bytes within which a line is looked for that a cut went through."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Log:
-    """A log with a gap."""
+class Kept:
+    """What is kept of a log, or of its older part: its two ends."""
 
     head: bytes = b""
     left_out: int = 0
+    """Bytes between them."""
     tail: bytes = b""
+
+    @property
+    def total(self) -> int:
+        """Bytes that were printed."""
+        return len(self.head) + self.left_out + len(self.tail)
 
 
 def rotate(path: Path, limit: int = LIMIT) -> bool:
@@ -63,10 +68,46 @@ def whole(path: Path, secrets: Sequence[str] = (), limit: int = LIMIT) -> bytes:
     log, _ = _shortened(path, limit)
     if not log.left_out:
         return scrubbed(log.head + log.tail, secrets)
-    head = _until_line_end(scrubbed(log.head, secrets), secrets)
-    tail = _from_line_start(scrubbed(log.tail, secrets), secrets)
-    gap = f"[... {log.left_out} bytes and the lines cut by that were left out here ...]\n"
-    return head + gap.encode() + tail
+    return before_gap(log.head, secrets) + gap(log.left_out) + after_gap(log.tail, secrets)
+
+
+def older_part(path: Path) -> Kept | None:
+    """What went aside of a log that grew too long; None when nothing did.
+
+    Nor when a power cut left that file without content.
+    """
+    try:
+        data = _older(path).read_bytes()
+        header = json.loads(data[:_HEADER])
+    except (FileNotFoundError, ValueError):
+        return None
+    head, tail = data[_HEADER:][: header["head"]], data[_HEADER + header["head"] :]
+    return Kept(head=head, left_out=header["left_out"], tail=tail)
+
+
+def gap(left_out: int) -> bytes:
+    """The line that stands where so many bytes are missing."""
+    return f"[... {left_out} bytes and the lines cut by that were left out here ...]\n".encode()
+
+
+def before_gap(text: bytes, secrets: Sequence[str]) -> bytes:
+    """What can be shown of what came before a gap, scrubbed.
+
+    Without what may be the first part of a secret, and without the line that this cuts.
+    """
+    text = scrubbed(text, secrets)
+    text = text[: max(0, len(text) - _longest(secrets))]
+    end = text.rfind(b"\n", max(0, len(text) - _LINE)) + 1
+    return text[:end] if end or len(text) < _LINE else text + b"\n"
+
+
+def after_gap(text: bytes, secrets: Sequence[str]) -> bytes:
+    """What can be shown of what came after a gap, scrubbed.
+
+    Without what may be the last part of a secret, and without the line that this cuts.
+    """
+    text = scrubbed(text, secrets)[_longest(secrets) :]
+    return text[text.find(b"\n", 0, _LINE) + 1 :]
 
 
 def end_of(path: Path, size: int, secrets: Sequence[str] = ()) -> str:
@@ -99,21 +140,21 @@ def _older(path: Path) -> Path:
     return path.with_name(f"{path.name}.1")
 
 
-def _shortened(path: Path, limit: int) -> tuple[_Log, int]:
+def _shortened(path: Path, limit: int) -> tuple[Kept, int]:
     """Both files of a log as one within `limit`, and how many bytes of the live one were seen."""
     room = limit // 4
-    older = _read(_older(path))
+    older = older_part(path)
     with path.open("rb") as file:
         head = older.head if older else file.read(room)
         begun = file.tell()
     skipped, tail = _last(path, begun, limit - room)
     seen = begun + skipped + len(tail)
     if older is None:
-        return _Log(head=head, left_out=skipped, tail=tail), seen
+        return Kept(head=head, left_out=skipped, tail=tail), seen
     joined = older.tail + tail
     kept = joined[-(limit - room) :]
     left_out = older.left_out + skipped + len(joined) - len(kept)
-    return _Log(head=head, left_out=left_out, tail=kept), seen
+    return Kept(head=head, left_out=left_out, tail=kept), seen
 
 
 def _last(path: Path, begin: int, size: int) -> tuple[int, bytes]:
@@ -124,37 +165,12 @@ def _last(path: Path, begin: int, size: int) -> tuple[int, bytes]:
         return skipped, file.read(size)
 
 
-def _write(path: Path, log: _Log) -> None:
+def _write(path: Path, log: Kept) -> None:
     header = json.dumps({"head": len(log.head), "left_out": log.left_out}).ljust(_HEADER - 1)
     temp = path.with_suffix(".tmp")
     temp.write_bytes(header.encode() + b"\n" + log.head + log.tail)
     temp.replace(path)
 
 
-def _read(path: Path) -> _Log | None:
-    try:
-        data = path.read_bytes()
-        header = json.loads(data[:_HEADER])
-    except (FileNotFoundError, ValueError):  # a power cut may leave an empty file
-        return None
-    body = data[_HEADER:]
-    return _Log(
-        head=body[: header["head"]], left_out=header["left_out"], tail=body[header["head"] :]
-    )
-
-
 def _longest(secrets: Iterable[str]) -> int:
     return max((len(value.encode()) for value in secrets), default=0)
-
-
-def _until_line_end(text: bytes, secrets: Sequence[str]) -> bytes:
-    """Without what may be the first part of a secret, and without the line that this cuts."""
-    text = text[: max(0, len(text) - _longest(secrets))]
-    end = text.rfind(b"\n", max(0, len(text) - _LINE)) + 1
-    return text[:end] if end else text + b"\n"
-
-
-def _from_line_start(text: bytes, secrets: Sequence[str]) -> bytes:
-    """Without what may be the last part of a secret, and without the line that this cuts."""
-    text = text[_longest(secrets) :]
-    return text[text.find(b"\n", 0, _LINE) + 1 :]

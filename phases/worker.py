@@ -6,10 +6,11 @@ the run's folder and handed it down as a descriptor, so the lock lives exactly a
 process. The worker never appends to the ledger.
 
  0. note in `worker.json` which process this is, and hold a lease of the store until the end;
- 1. verify every input against its digest, and link trees into `inputs/`;
- 2. execute the phase;
- 3. check that no input changed meanwhile;
- 4. write `outcome.json` durably.
+ 1. see that this program's version of the phase is the planned one;
+ 2. verify every input against its digest, and link trees into `inputs/`;
+ 3. execute the phase;
+ 4. check that no input changed meanwhile;
+ 5. write `outcome.json` durably.
 """
 
 from __future__ import annotations
@@ -42,8 +43,6 @@ from store.durable import replace_durably, writing
 from store.trees import put_tree, read_tree
 
 _PROGRESS_SECONDS = 0.2
-_LONGEST_TEXT = 4000
-"""Characters of an error that an event carries."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -126,21 +125,21 @@ def execute(home: Home, job: Job, recorded: ExitStack) -> Outcome:
 
 
 def _failure(code: str, message: str, remedy: str, *, transient: bool) -> Failure:
-    """What of an error fits into an event; the log has the whole."""
+    """An error as JSON can hold it; the launcher takes secrets out, and what is too long."""
     return Failure(
         code=code,
-        message=_recordable(message),
-        remedy=_recordable(remedy),
+        message=_encodable(message),
+        remedy=_encodable(remedy),
         transient=transient,
     )
 
 
-def _recordable(text: str) -> str:
-    plain = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return plain if len(plain) <= _LONGEST_TEXT else f"{plain[:_LONGEST_TEXT]} …"
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _work(home: Home, folder: Path, job: Job, begun: float) -> tuple[Product, ...]:
+    _check_version(job)
     store = BlobStore(home.objects)
     inputs: dict[str, list[Input]] = {}
     for place, wanted in enumerate(job.inputs):
@@ -167,6 +166,18 @@ def _work(home: Home, folder: Path, job: Job, begun: float) -> tuple[Product, ..
             code="worker.input_changed",
         )
     return products
+
+
+def _check_version(job: Job) -> None:
+    """The code on disk may be newer than whoever asked, and what it makes has another key."""
+    installed = {spec.name: spec.version for spec in CATALOG}.get(job.phase)
+    if installed is not None and installed != job.phase_version:
+        raise PhaseError(
+            f"{job.slot} was planned with version {job.phase_version} of {job.phase}, but version "
+            f"{installed} is installed.",
+            remedy="Restart the daemon, or whatever else advances the registry: it runs old code.",
+            code="worker.other_version",
+        )
 
 
 def _check_promise(job: Job, products: Sequence[Product]) -> None:

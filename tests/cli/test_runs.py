@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -26,13 +28,16 @@ from phases import processes, runlogs
 from phases.job import Outcome, WorkerFile
 from registry.fold import Run
 from registry.home import Home
+from registry.ledger import Ledger
 from schemas import canonical
 from schemas.digest import SHORT, Digest
 from schemas.events import (
+    BytesSwept,
     PlanCancelled,
     RunAbandoned,
     RunCancelled,
     RunFailed,
+    RunStarted,
     RunSucceeded,
 )
 from store.durable import replace_durably
@@ -327,6 +332,50 @@ def test_a_plan_is_cancelled_with_its_runs_and_not_advanced_until_it_is_asked_fo
     assert "it was cancelled before" in again.err
 
 
+def test_a_run_that_starts_while_its_plan_is_cancelled_is_cancelled_too(
+    still: Still,
+    session: Session,
+    recorder: Recorder,
+    policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = recorder.plan(policy, export={"prefill": [8], "primary": 8})
+    append, went_on = Ledger.append, []
+
+    def after_a_start(ledger: Ledger, payloads: Any, **how: Any) -> Any:
+        if not went_on:
+            went_on.append(plan)
+            recorder.going_on = {FIRST}
+            recorder.run(plan)
+        return append(ledger, payloads, **how)
+
+    monkeypatch.setattr(Ledger, "append", after_a_start)
+    told = still("cancel", plan, "--json").json
+    run = _only_run(session)
+    assert [r["run"] for r in told["runs"]] == [run.key]
+    assert run.cancelled_seq
+    assert not session.state().wants(plan)
+
+
+def test_a_plan_that_never_stands_still_is_not_cancelled_for_ever(
+    still: Still, session: Session, recorder: Recorder, policy: Path, monkeypatch: Any
+) -> None:
+    plan = recorder.plan(policy, export={"prefill": [8], "primary": 8})
+    recorder.going_on = {FIRST}
+    recorder.run(plan)
+    append = Ledger.append
+    (started,) = [e for e in session.ledger.read() if e.type == RunStarted.TYPE]
+
+    def after_a_start(ledger: Ledger, payloads: Any, **how: Any) -> Any:
+        append(session.ledger, [RunStarted.model_validate(started.data)])
+        return append(ledger, payloads, **how)
+
+    monkeypatch.setattr(Ledger, "append", after_a_start)
+    answer = still("cancel", plan)
+    assert answer.code == 1
+    assert "still cancel" in answer.err
+
+
 def test_a_run_that_another_plan_needs_is_spared(
     still: Still, session: Session, recorder: Recorder, policy: Path, plan: Digest
 ) -> None:
@@ -377,24 +426,64 @@ def test_secrets_never_leave_a_log(
     assert still("logs", FIRST).out == "using *** at http://***@host/\n"
 
 
+class Heard:
+    """A printer, and what it wrote."""
+
+    def __init__(self, *secrets: str) -> None:
+        self.printer = _Printer(secrets)
+        self._written: list[bytes] = []
+        self.printer._write = self._written.append  # type: ignore[method-assign,assignment]
+
+    def told(self) -> bytes:
+        self.printer.end()
+        return b"".join(self._written)
+
+
 @given(cuts=st.lists(st.integers(0, 60), max_size=8), tail=st.sampled_from([None, 1, 2]))
 def test_a_secret_is_hidden_however_its_bytes_arrive(cuts: list[int], tail: int | None) -> None:
     data = b"begin\nabc secret-value def\n- key line one\nkey line two -\nend of secret-value"
-    written: list[bytes] = []
-    printer = _Printer(("secret-value", "key line one\nkey line two"))
-    printer._write = written.append  # type: ignore[method-assign,assignment]
+    heard = Heard("secret-value", "key line one\nkey line two")
     places = sorted({0, *cuts, len(data)})
     first, *rest = [data[a:b] for a, b in pairwise(places)]
-    printer.first(first, tail)
+    heard.printer.first([first], tail)
     for part in rest:
-        printer.more(part)
-    printer.end()
-    told = b"".join(written)
+        heard.printer.more([part])
+    told = heard.told()
     assert b"secret-value" not in told
     assert b"key line" not in told
     assert told.endswith(b"end of ***")
     if tail is None:
         assert told == b"begin\nabc *** def\n- *** -\nend of ***"
+
+
+@given(before=st.integers(0, 900), told=st.booleans(), lines=st.booleans())
+def test_no_part_of_a_secret_is_told_where_a_log_has_a_gap(
+    before: int, told: bool, lines: bool
+) -> None:
+    """Be it that the gap begins in a secret, ends in one, or what was told last ended in one."""
+    secret = "SEKRIT" + "\n" * lines + "8501"
+    text = b"begin\n" + (b"." * 17 + b"\n") * 50
+    text = text[:before] + secret.encode() + text[before:]
+    heard = Heard(secret)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "log.1"
+        live = LiveLog(path)
+        path.write_bytes(text[: before + 5])
+        if told:
+            heard.printer.more(live.new())
+        with path.open("ab") as log:
+            log.write(text[before + 5 :])
+        runlogs.rotate(path, limit=200)
+        heard.printer.more(live.new())
+        live.close()
+    assert not re.search(rb"SE|EK|KR|RI|IT|85|50|01", re.sub(rb"\[\.{3}.*", b"", heard.told()))
+
+
+def test_a_password_in_a_url_is_hidden_where_a_line_is_too_long_to_wait_for() -> None:
+    heard = Heard()
+    heard.printer.more([b"." * (2**20 - 8) + b" https://me:pass"])
+    heard.printer.more([b"word@host/"])
+    assert heard.told().endswith(b" https://***@host/")
 
 
 def test_a_live_log_is_told_so_far_and_its_last_lines(
@@ -487,7 +576,7 @@ def test_a_log_that_is_shortened_is_told_once_and_in_order(tmp_path: Path, seed:
     """Whatever was looked at before it was moved aside is told whole; else the gap is told."""
     chance = random.Random(seed)
     path = tmp_path / "log.1"
-    live, told, number = LiveLog(path), b"", 0
+    live, heard, number = LiveLog(path), Heard(), 0
     everything: list[bytes] = []
     with path.open("ab", buffering=0) as log:
         for _ in range(60):
@@ -498,10 +587,11 @@ def test_a_log_that_is_shortened_is_told_once_and_in_order(tmp_path: Path, seed:
             if chance.random() < 0.4:
                 runlogs.rotate(path, limit=400)
             if chance.random() < 0.5:
-                told += live.new()
+                heard.printer.more(live.new())
         path.unlink()  # its success was recorded
-        told += live.new()
+        heard.printer.more(live.new())
     live.close()
+    told = heard.told()
     lines = told.splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith(b"[... ")]
     numbers = [int(line.split()[1]) for line in kept]
@@ -514,18 +604,18 @@ def test_a_log_that_is_shortened_is_told_once_and_in_order(tmp_path: Path, seed:
 
 def test_a_log_that_is_looked_at_often_enough_is_told_whole(tmp_path: Path) -> None:
     path = tmp_path / "log.1"
-    live, told, printed = LiveLog(path), b"", b""
+    live, heard, printed = LiveLog(path), Heard(), b""
     with path.open("ab", buffering=0) as log:
         for number in range(200):
             line = b"line %d\n" % number
             log.write(line)
             printed += line
             if number % 7 == 0:
-                told += live.new()
+                heard.printer.more(live.new())
             runlogs.rotate(path, limit=300)
-        told += live.new()
+        heard.printer.more(live.new())
     live.close()
-    assert told == printed
+    assert heard.told() == printed
 
 
 def test_a_log_whose_older_part_never_came_goes_on(tmp_path: Path) -> None:
@@ -533,10 +623,40 @@ def test_a_log_whose_older_part_never_came_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "log.1"
     path.write_bytes(b"long ago\n")
     live = LiveLog(path)
-    assert live.new() == b"long ago\n"
+    heard = Heard()
+    heard.printer.more(live.new())
     path.write_bytes(b"")
-    told = b"".join(live.new() for _ in range(10))
+    for _ in range(10):
+        heard.printer.more(live.new())
     with path.open("ab") as log:
         log.write(b"now\n")
-    assert told + live.new() == b"now\n"
+    heard.printer.more(live.new())
+    assert heard.told() == b"long ago\nnow\n"
     live.close()
+
+
+def test_a_log_whose_older_part_a_power_cut_emptied_is_told(
+    still: Still, session: Session, plan: Digest
+) -> None:
+    assert plan
+    log = _log(session, _only_run(session))
+    log.write_bytes(b"newest\n")
+    log.with_name(f"{log.name}.1").touch()
+    assert still("logs", FIRST).out == "newest\n"
+
+
+def test_the_stored_log_of_an_earlier_attempt_is_found_until_it_is_swept(
+    still: Still, session: Session, plan: Digest
+) -> None:
+    assert plan
+    run = _only_run(session)
+    stored = session.store.put_bytes(b"first\n").digest
+    failed = RunFailed(
+        **_common(run), code="x", message="m", remedy="r", transient=True, seconds=1, log=stored
+    )
+    again = run.started.model_copy(update={"attempt": 2})
+    session.ledger.append([failed])
+    session.ledger.append([again])
+    assert still("logs", FIRST, "--attempt", "1").out == "first\n"
+    session.ledger.append([BytesSwept(artifacts=(), orphans=(stored,), objects=1, size=6)])
+    assert still("logs", FIRST, "--attempt", "1").code == 2

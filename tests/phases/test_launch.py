@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -111,7 +112,7 @@ def test_the_grace_goes_on_when_another_process_takes_over(
     assert not second.ended(job.run)
     second.end(job.run, 1, Ending.STOPPED)
     until(lambda: second.ended(job.run))
-    assert not alive(pid)
+    until(lambda: not alive(pid))  # its lock is free a moment earlier
     assert second.ending(job.run, 1) is Ending.MEMORY
     bury(first)
 
@@ -129,7 +130,7 @@ def test_a_handed_over_worker_goes_on_and_can_be_ended_by_who_finds_it(
     assert not other.ended(job.run)
     other.end(job.run, 1, Ending.CANCELLED)
     until(lambda: other.ended(job.run))
-    assert not alive(pid)
+    until(lambda: not alive(pid))  # its lock is free a moment earlier
     assert other.cause(job.run, 1) == "its process is gone"
 
 
@@ -142,7 +143,7 @@ def test_stopping_ends_workers_that_heed_and_workers_that_do_not(
     launcher.stop_all()
     assert not alive(pid)
     assert launcher.ended(job.run)
-    assert launcher.stopped(job.run)
+    assert launcher.ending(job.run, 1) is Ending.STOPPED
 
 
 def test_a_full_disk_does_not_save_the_worker_that_is_to_end(
@@ -155,6 +156,59 @@ def test_a_full_disk_does_not_save_the_worker_that_is_to_end(
     launcher.end(job.run, 1, Ending.MEMORY)
     assert registry.finish(launcher, job) is None
     assert launcher.ending(job.run, 1) is Ending.MEMORY
+
+
+@pytest.mark.parametrize("saw_the_end", [True, False])
+def test_an_attempt_that_another_process_started_is_not_taken_for_ones_own_earlier_one(
+    registry: Registry, tmp_path: Path, held: Holder, saw_the_end: bool
+) -> None:
+    job, again = a_job("hold"), a_job("hold", attempt=2)
+    first, second = Launcher(registry.home), Launcher(registry.home)
+    registry.begin(first, job)
+    os.kill(held(), signal.SIGKILL)
+    until(lambda: (first if saw_the_end else second).ended(job.run))
+    until(lambda: second.ended(job.run))
+    (tmp_path / "sign").unlink()
+    registry.begin(second, again)
+    pid = held()
+    second.hand_over()
+    assert not first.ended(job.run)
+    assert first.memory(job.run)
+    first.end(job.run, 1, Ending.CANCELLED)  # an order that came too late
+    assert alive(pid)
+    first.end(job.run, 2, Ending.CANCELLED)
+    until(lambda: first.ended(job.run))
+    assert first.cause(job.run, 2) == "its process is gone"
+    bury(second)
+
+
+def test_nothing_is_kept_of_a_run_whose_end_was_recorded(
+    registry: Registry, launcher: Launcher, held: Holder
+) -> None:
+    before = {name: len(kept) for name, kept in vars(launcher).items() if isinstance(kept, dict)}
+    failing, holding = a_job("PhaseError"), a_job("hold")
+    for job in (failing, holding):
+        registry.begin(launcher, job)
+    held()
+    launcher.end(holding.run, 1, Ending.TIME)
+    for job in (failing, holding):
+        registry.finish(launcher, job)
+        launcher.forget(job.run)
+    kept = {name: len(kept) for name, kept in vars(launcher).items() if isinstance(kept, dict)}
+    assert kept == before
+
+
+def test_who_only_looks_whether_a_lock_is_held_does_not_keep_a_worker_from_it(
+    registry: Registry,
+) -> None:
+    job = a_job("count")
+    path = registry.home.run(job.run) / "lock"
+    path.parent.mkdir(parents=True)
+    with path.open("w") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        launcher = Launcher(registry.home, wait=lambda _: fcntl.flock(looked_at, fcntl.LOCK_UN))
+        with launcher.locked(job.run) as lock:
+            assert lock is not None
 
 
 # -- strangers and children ------------------------------------------------------------------------
@@ -256,14 +310,55 @@ def test_the_memory_of_a_worker_is_that_of_what_it_spawned_too(
 # -- what a worker says ----------------------------------------------------------------------------
 
 SECRET = "sk-0123 'quoted' \u00e9"  # noqa: S105  # nobody's
+HIDDEN = (
+    "OPENAI_API_KEY",
+    "OPENAI_API_KEY_2",
+    "hf_token",
+    "HF_TOKEN_READ",
+    "HF_TOKEN2",
+    "AWS_ACCESS_KEY_ID",
+    "PGPASSWORD",
+    "DB_PASSWORD_PROD",
+    "MYSQL_PWD",
+    "DB_PASS",
+    "X_CREDENTIALS",
+    "SECRET_KEY_BASE",
+    "API_KEYS",
+    "APIKEY_DEV",
+    "PRIVATEKEY",
+    "SSH_PRIVATE_KEY_PEM",
+    "GITHUB_PAT",
+    "GITHUB_PAT_RO",
+    "CLIENTSECRET",
+    "KEY",
+)
+SEEN = (
+    "TOKENIZERS",
+    "TOKENIZER_PATH",
+    "MONKEY",
+    "KEYBOARD",
+    "XKB_KEYMAP",
+    "SSH_AUTH_SOCK",
+    "SSH_ASKPASS",
+    "GPG_TTY",
+    "XDG_RUNTIME_DIR",
+    "PASSIVE",
+    "BYPASS_CACHE",
+    "MY_PATH",
+    "PATTERN",
+    "OLDPWD",
+    "HF_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "CUDA_VISIBLE_DEVICES",
+    "TORCH_LOGS",
+)
 
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_worker_sees_the_secrets_that_are_named_and_no_others(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, warm: bool
 ) -> None:
-    hidden = ("OPENAI_API_KEY", "hf_token", "AWS_ACCESS_KEY_ID", "PGPASSWORD", "X_CREDENTIALS")
-    for name in (*hidden, "TEACHER_KEY", "TOKENIZERS", "MONKEY", "SSH_AUTH_SOCK"):
+    for name in (*HIDDEN, *SEEN, "TEACHER_KEY"):
         monkeypatch.setenv(name, SECRET)
     launcher = Launcher(registry.home, secrets=("TEACHER_KEY",))
     if warm:
@@ -272,9 +367,12 @@ def test_a_worker_sees_the_secrets_that_are_named_and_no_others(
     job = a_job("look")
     registry.begin(launcher, job)
     seen = registry.seen(launcher, job)
-    assert SECRET in {seen["environment"][n] for n in ("TEACHER_KEY", "MONKEY", "SSH_AUTH_SOCK")}
-    assert not set(hidden) & set(seen["environment"])
-    assert not [entry for entry in seen["given"] if entry.split("=")[0] in hidden]
+    assert {name for name, value in seen["environment"].items() if value == SECRET} == {
+        *SEEN,
+        "TEACHER_KEY",
+    }
+    assert not set(HIDDEN) & set(seen["environment"])
+    assert not [entry for entry in seen["given"] if entry.split("=")[0] in HIDDEN]
 
 
 @pytest.fixture
@@ -297,6 +395,19 @@ def test_a_secret_that_a_failing_phase_tells_is_in_neither_its_failure_nor_its_l
     assert log is not None
     assert b"the key is ***" in log
     assert SECRET.encode() not in log
+
+
+@pytest.mark.parametrize("before", [3975, 4200])
+def test_an_error_is_cut_only_after_its_secrets_were_taken_out(
+    registry: Registry, teller: Launcher, before: int
+) -> None:
+    job = a_job("tell", name="TEACHER_KEY", before="." * before)
+    registry.begin(teller, job)
+    outcome = registry.finish(teller, job)
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert len(outcome.failure.message) < 4100
+    assert "sk-" not in outcome.failure.message
 
 
 def test_a_secret_that_a_dying_worker_told_is_not_in_the_cause(
@@ -332,6 +443,19 @@ def test_a_failure_is_transient_when_its_cause_lies_outside_the_run(
     assert outcome is not None
     assert outcome.failure is not None
     assert outcome.failure.transient is transient
+
+
+def test_a_worker_whose_code_is_newer_than_the_plan_refuses_and_is_not_tried_again(
+    registry: Registry, launcher: Launcher
+) -> None:
+    job = a_job("count", phase_version=2)
+    registry.begin(launcher, job)
+    outcome = registry.finish(launcher, job)
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert outcome.failure.code == "worker.other_version"
+    assert not outcome.failure.transient
+    assert not (registry.home.run(job.run) / "work" / "count").exists()
 
 
 def test_progress_says_how_long_the_run_has_gone_on(

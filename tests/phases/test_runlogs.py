@@ -119,6 +119,7 @@ def test_an_older_part_that_a_power_cut_emptied_is_as_if_it_were_not_there(tmp_p
     path.write_bytes(b"newest\n")
     (tmp_path / "log.1.1").touch()
     assert runlogs.whole(path) == b"newest\n"
+    assert runlogs.older_part(path) is None
 
 
 def test_logs_of_earlier_attempts_are_removed_with_their_older_parts(tmp_path: Path) -> None:

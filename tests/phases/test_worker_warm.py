@@ -275,6 +275,26 @@ def test_workers_that_die_of_what_they_import_are_not_made_for_ever(
     assert registry.seen(launcher, job) == {"count": "x"}
 
 
+@pytest.mark.parametrize(("lived", "made"), [(0.0, 3), (4.0, 3), (60.0, 5)])
+def test_workers_that_die_as_soon_as_they_are_ready_are_not_made_for_ever(
+    registry: Registry, lived: float, made: int
+) -> None:
+    now = 0.0
+    launcher = Launcher(registry.home, clock=lambda: now)
+    pids = set()
+    for _ in range(5):
+        launcher.warm()
+        if (worker := launcher._warm) is not None:
+            until(worker.ready)
+            launcher.warm()
+            pids.add(worker.process.pid)
+            worker.process.kill()
+            worker.process.wait()
+        now += lived
+    launcher.cool()
+    assert len(pids) == made
+
+
 def test_letting_the_waiting_worker_go_leaves_no_process(launcher: Launcher) -> None:
     pid = warmed(launcher)
     launcher.cool()

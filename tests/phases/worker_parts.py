@@ -134,10 +134,11 @@ def seen(context):
             Path(f"{os.environ['STILL_TEST_SIGN']}.{os.getpid()}").touch()
             hold()
         case "tell":
-            print("the key is", os.environ[context.params["name"]], flush=True)
+            key, before = os.environ[context.params["name"]], context.params.get("before", "")
+            print("the key is", key, flush=True)
             raise PhaseError(
-                "No answer for " + os.environ[context.params["name"]],
-                remedy="Ask with another than " + os.environ[context.params["name"]],
+                "No answer for " + before + key,
+                remedy="Ask with another than " + key,
                 code="tested.told",
             )
         case "tell and die":
@@ -166,13 +167,14 @@ def phase_folder(folder: Path) -> Path:
     return folder
 
 
-def a_job(do: str, *, attempt: int = 1, **params: Any) -> Job:
+def a_job(do: str, *, attempt: int = 1, phase_version: int = 1, **params: Any) -> Job:
     """A job of the tested phase. Jobs that do the same have the same key."""
     wanted = {"do": do, **params}
     return Job(
         run=hash_bytes(json.dumps(wanted).encode()).digest,
         attempt=attempt,
         phase="tested",
+        phase_version=phase_version,
         plan=hash_bytes(b"plan").digest,
         slot="tested",
         params=wanted,
