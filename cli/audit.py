@@ -49,6 +49,18 @@ class _Told:
         return not self.found.findings and not (self.retold and self.retold.differences)
 
     @property
+    def parts(self) -> dict[str, bool]:
+        """What there is to ask beside the ledger's own chain -> whether it was compared."""
+        projected, retold = self.found.projected, self.retold
+        there = projected.state != "absent"
+        name = PROJECTION
+        parts = {f"events of {name}": projected.state == "read"} if there else {}
+        if there:
+            parts[f"tables of {name}"] = retold is not None and retold.state == "compared"
+        parts |= {w.source: True for w, _ in self.found.witnesses}
+        return parts | {f"release {release[:SHORT]}": False for release in self.unread}
+
+    @property
     def bad(self) -> int | None:
         """The first event that is not what it was."""
         differing = self.retold.differences if self.retold else ()
@@ -175,6 +187,8 @@ def _as_json(told: _Told) -> dict[str, object]:
     found = told.found
     return {
         "ok": told.ok,
+        "compared": [part for part, compared in told.parts.items() if compared],
+        "not_compared": [part for part, compared in told.parts.items() if not compared],
         "ledger": {
             "events": found.audit.events,
             "head": {"seq": found.audit.head.seq, "hash": found.audit.head.hash},
@@ -275,7 +289,11 @@ def _show_touched(touched: Touched) -> None:
 
 
 def _show_verdict(told: _Told) -> None:
-    render.row("intact" if told.ok else "broken", "nothing was changed or repaired")
+    missing = [part for part, compared in told.parts.items() if not compared]
+    intact = "intact so far as compared" if missing else "intact"
+    render.row(intact if told.ok else "broken", "nothing was changed or repaired")
+    if missing:
+        render.row("not compared", ", ".join(missing))
     if told.ok:
         return
     if told.found.findings and any(f.where == LEDGER for f in told.found.findings):

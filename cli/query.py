@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,13 +88,21 @@ def _plain(value: object) -> Any:  # noqa: ANN401  # any JSON value
         return [_plain(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return _time(value)
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _time(moment: datetime) -> str:
+    """As the ledger writes it. A time without a zone is UTC, as all times of the registry are."""
+    utc = moment if moment.tzinfo is None else moment.astimezone(UTC)
+    return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _key(key: object) -> str:
     if isinstance(key, (dict, list, tuple, bool)) or key is None:
         return json.dumps(_plain(key))
-    return str(key)
+    return _time(key) if isinstance(key, datetime) else str(key)
 
 
 def _write_csv(found: Rows) -> None:

@@ -5,7 +5,7 @@ file is attached for writing nobody else can even read it. So one instance is ke
 and go.
 
 Rules: one borrower at a time per instance; a lock conflict is retried until a deadline; whatever
-goes wrong, the file is let go.
+goes wrong, the file is let go; nothing but answers is written to stdout; Ctrl-C is Ctrl-C.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 _RETRY_SECONDS = 0.02
+_SIGNALLED = "Query interrupted"
+"""The RuntimeError into which DuckDB's binding turns a KeyboardInterrupt amid a statement."""
 
 
 class HeldError(Exception):
@@ -59,10 +61,12 @@ class Instance:
                 if not discard:
                     connection.execute("USE memory; DETACH borrowed")
                     return
-            except BaseException:
+            except BaseException as error:
                 # Perhaps an open transaction, perhaps an instance that a fatal error made useless:
                 # closing lets go of the file for certain. The next borrower gets a new instance.
                 self._close(connection)
+                if isinstance(error, RuntimeError) and str(error) == _SIGNALLED:
+                    raise KeyboardInterrupt from error
                 raise
             self._close(connection)
 
@@ -77,6 +81,8 @@ def _connect(path: Path) -> DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")
+    # The bar would be drawn on stdout, among the answer's rows, after two seconds.
+    connection.execute("SET enable_progress_bar = false")
     # Without this, a large query spills into the folder that the command was started in.
     connection.execute("SET temp_directory = ?", [f"{path}.tmp"])
     return connection

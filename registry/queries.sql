@@ -124,12 +124,21 @@ JOIN artifact c ON c.seq = e.seq
 LEFT JOIN artifact p ON p.key = e.parent AND p.new
 GROUP BY ALL;
 
--- One row a run key, as it stands: code and message are those of its latest failure.
+-- One row a run key, as it stands: code and message are those of its latest failure. A run that
+-- somebody cancelled, and that was then ended, is `cancelled`: that is no failure of its own.
 CREATE VIEW runs AS
 SELECT
     run, any_value(phase) AS phase, max(phase_version) AS phase_version, any_value(slot) AS slot,
     arg_min(plan, seq) AS plan,
-    arg_max(what, seq) FILTER (what NOT IN ('cancelled', 'retried')) AS status,
+    CASE
+        WHEN arg_max(what, seq) FILTER (what NOT IN ('cancelled', 'retried')) = 'abandoned'
+            AND max(seq) FILTER (what = 'cancelled') < max(seq) FILTER (what = 'abandoned')
+            AND max(seq) FILTER (what = 'cancelled') > max(seq) FILTER (what = 'started')
+            AND arg_max(attempt, seq) FILTER (what = 'cancelled')
+                = arg_max(attempt, seq) FILTER (what = 'abandoned')
+        THEN 'cancelled'
+        ELSE arg_max(what, seq) FILTER (what NOT IN ('cancelled', 'retried'))
+    END AS status,
     max(attempt) AS attempt, arg_max(seconds, seq) AS seconds, arg_max(code, seq) AS code,
     arg_max(message, seq) AS message, arg_max(transient, seq) AS transient,
     coalesce(

@@ -15,8 +15,8 @@ from schemas.errors import InputError
 from schemas.events import EVENTS, Payload
 from schemas.upcast import UPCASTERS, Upcaster, payload_of
 
-LAYOUT = 2
-"""Version of the tables in queries.sql. Every change of them raises it, and files are rebuilt."""
+LAYOUT = 3
+"""Version of tables and views in queries.sql. Every change raises it, and files are rebuilt."""
 
 Columns = dict[str, list[object]]
 

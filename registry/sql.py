@@ -4,12 +4,16 @@ Three walls, each enough for most escapes: the statement must be one that reads;
 attached read-only; and the instance is sealed after attaching (`enable_external_access` off,
 configuration locked), so no statement reads or writes another file, loads an extension or lifts the
 seal. A sealed instance serves one statement and is thrown away.
+
+A statement is answered on a thread of its own, because the main one only notices Ctrl-C between two
+calls of DuckDB, and a statement is one call.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +32,9 @@ _SEALS = (
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
+
+_AGAIN_SECONDS = 0.02
+"""Between two attempts to stop a statement: one that came too early is forgotten by DuckDB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +55,26 @@ def ask_sealed(
     """Seal an instance for good, and answer one reading statement over what is attached to it.
 
     limit: seconds that it may take. Raises InputError `sql.refused` or `sql.too_long`, and
-    duckdb.Error when the file is damaged.
+    duckdb.Error when the file is damaged; KeyboardInterrupt stops the statement first.
     """
     _require_reading(connection, statement)
     for seal in _SEALS:
         connection.execute(seal)
     with _time_limit(connection, limit):
-        return fetch(connection, statement, params)
+        return _stoppable(connection, statement, params)
+
+
+def _stoppable(connection: DuckDBPyConnection, statement: str, params: Params) -> Rows:
+    """What `fetch` does, but on a thread, so that Ctrl-C ends it."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        answer = thread.submit(fetch, connection, statement, params)
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            while not answer.done():
+                connection.interrupt()
+                wait([answer], timeout=_AGAIN_SECONDS)
+            raise
 
 
 def fetch(connection: DuckDBPyConnection, statement: str, params: Params = ()) -> Rows:

@@ -100,7 +100,13 @@ def test_an_intact_registry_agrees_with_all_its_witnesses(
     sources = [head["source"] for head in answer.json["heads"]]
     assert home.projection.name + ".lock" in sources
     assert any(source.startswith("release ") for source in sources)
-    assert "intact" in still("audit").out
+    assert answer.json["not_compared"] == []
+    assert set(answer.json["compared"]) == {
+        "events of registry.duckdb",
+        "tables of registry.duckdb",
+        *sources,
+    }
+    assert still("audit").rows[-1][0] == "intact"
 
 
 def test_a_log_that_grew_since_it_was_projected_is_intact(
@@ -231,6 +237,12 @@ def test_while_a_foreign_shell_holds_the_projection_the_chain_is_audited_all_the
         answer = still("audit", "--json")
         assert (answer.code, answer.json["projection"]["state"]) == (0, "held")
         assert f"PID {pid}" in answer.json["projection"]["detail"]
+        parts = ["events of registry.duckdb", "tables of registry.duckdb"]
+        assert answer.json["not_compared"] == parts
+        assert any(part.startswith("release ") for part in answer.json["compared"])
+        told = still("audit").out.splitlines()
+        assert "intact so far as compared\tnothing was changed or repaired" in told
+        assert "not compared\t" + ", ".join(parts) in told
         rewrite(home, b'"verdict":"pass"', b'"verdict":"fail"')
         answer = still("audit")
         assert answer.code == 1
@@ -254,6 +266,7 @@ def test_a_release_whose_manifest_is_gone_is_told(
     path.unlink()
     answer = still("audit", "--json")
     assert (answer.code, answer.json["unread_releases"]) == (0, [release])
+    assert answer.json["not_compared"] == [f"release {release[:12]}"]
 
 
 @pytest.mark.parametrize("head", ["", "12", "0:" + "0" * 64, "1:" + "A" * 64, "1:abc"])

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +42,8 @@ def test_values_that_json_has_no_word_for_are_text(still: Still, published: str)
         ("['-Infinity'::DOUBLE, 1.5::DOUBLE] AS x", {"x": [None, 1.5]}),
         ("MAP {1.5::DECIMAL(3, 1): 'NaN'::DOUBLE} AS x", {"x": {"1.5": None}}),
         ("MAP {1: DATE '2026-01-02'} AS x", {"x": {"1": "2026-01-02"}}),
+        ("TIMESTAMP '2026-01-02 03:04:05.6' AS x", {"x": "2026-01-02T03:04:05.600000Z"}),
+        ("MAP {TIMESTAMP '2026-01-02': 1} AS x", {"x": {"2026-01-02T00:00:00.000000Z": 1}}),
         ("{'a': [{'b': 2.5::DECIMAL(3, 1)}]} AS x", {"x": {"a": [{"b": "2.5"}]}}),
         ("1 AS x, 2 AS x, 3 AS x_2, 4 AS x", {"x": 1, "x_3": 2, "x_2": 3, "x_4": 4}),
     ],
@@ -49,6 +55,52 @@ def test_whatever_is_asked_the_answer_is_json_and_whole(
     found = json.loads(told.out, parse_constant=pytest.fail)
     assert found == [answered]
     assert still("sql", f"SELECT {asked}").code == 0
+
+
+def test_times_in_json_are_those_of_the_ledger(still: Still, published: str) -> None:
+    assert published
+    asked = "SELECT ts, body->>'$.ts' AS written FROM event"
+    (row,) = still("sql", asked, "--json").json
+    assert row["ts"] == row["written"]
+
+
+def test_no_progress_bar_is_drawn_among_the_answers(
+    still: Still, place: Path, published: str
+) -> None:
+    """DuckDB turns it on, on stdout, in a program whose main module has no file."""
+    assert still("sql", "SELECT digest FROM artifact").rows == [[published]]
+    asked = ["sql", "SELECT current_setting('enable_progress_bar') AS drawn", "--json"]
+    program = f"from cli.main import main; main({asked!r})"
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=place, capture_output=True, text=True, check=True
+    )
+    assert json.loads(told.stdout) == [{"drawn": False}]
+
+
+def test_ctrl_c_ends_a_question_at_once(place: Path, still: Still, published: str) -> None:
+    assert still("sql", "SELECT count(*) FROM event").code == 0  # it is projected, so only asked
+    endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT sum(n) FROM t"
+    command = [sys.executable, "-m", "cli.main", "sql", endless]
+    with subprocess.Popen(
+        command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until_busy(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)  # half of what it may take
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert still("sql", "SELECT digest FROM artifact").rows == [[published]]
+
+
+def wait_until_busy(pid: int) -> None:
+    """Until DuckDB is at the question: its process has more threads than the interpreter's one."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if len(list(Path(f"/proc/{pid}/task").iterdir())) > 1:
+            time.sleep(1)  # past attaching and sealing
+            return
+        time.sleep(0.02)
+    pytest.fail("It never began.")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 import pytest
 
 from registry.asof import as_of
+from registry.ledger import Ledger
 from registry.projection import Projection
+from schemas.artifact import Kind
+from schemas.event import Actor
+from schemas.events import ArtifactPublished, Payload, RunAbandoned, RunCancelled, RunStarted
 
 from .audited import History, name
 
@@ -20,6 +25,7 @@ DOCUMENTED = {
     relation: re.findall(r"\w+", columns)
     for relation, columns in re.findall(r"^\| `(\w+)` \| ((?:`\w+` )+)\|", DOCUMENT, re.MULTILINE)
 }
+Later = Callable[..., Projection]
 VALUES = {
     "artifact": name("release-2"),
     "dataset": name("data-1")[:20],
@@ -40,6 +46,20 @@ def projection(tmp_path_factory: pytest.TempPathFactory) -> Projection:
     folder = tmp_path_factory.mktemp("audited")
     History(folder / "events.log")
     return Projection(folder / "registry.duckdb", folder / "events.log")
+
+
+@pytest.fixture
+def later(tmp_path: Path) -> Later:
+    """The same history with more events at its end."""
+
+    def continued(*payloads: Payload) -> Projection:
+        log = tmp_path / "events.log"
+        History(log)
+        now = datetime(2026, 12, 1, tzinfo=UTC)
+        Ledger(log, lambda: now, Actor(user="ada", host="still-1")).append(payloads)
+        return Projection(tmp_path / "registry.duckdb", log)
+
+    return continued
 
 
 def ask(projection: Projection, sentence: str, **others: str) -> list[dict[str, Any]]:
@@ -115,6 +135,18 @@ def test_what_is_stale(projection: Projection) -> None:
     ]
 
 
+def test_an_older_version_that_was_published_again_is_the_newest(later: Later) -> None:
+    again = ArtifactPublished(
+        digest=name("source"),
+        kind=Kind.SOURCE,
+        form="blob",
+        size=6,
+        origin="imported",
+        name="source",
+    )
+    assert ask(later(again), "What is stale") == []
+
+
 def test_plans_that_are_not_done(projection: Projection) -> None:
     (row,) = ask(projection, "Plans that are not done")
     assert (row["plan"], row["slots_filled"], row["failure"]) == (
@@ -153,13 +185,42 @@ def test_slowest_phases(projection: Projection) -> None:
     ]
 
 
-def test_failed_runs_and_why(projection: Projection) -> None:
-    (row,) = ask(projection, "Failed runs and why")
+RUN: Any = {"phase": "export", "slot": "export", "plan": name("plan-4"), "attempt": 1}
+
+
+def began(run: str, attempt: int = 1) -> RunStarted:
+    about = RUN | {"attempt": attempt, "phase_version": 3}
+    return RunStarted(**about, run=name(run), inputs=(), params={}, tools={})
+
+
+def died(run: str, attempt: int = 1) -> RunAbandoned:
+    return RunAbandoned(**RUN | {"attempt": attempt}, run=name(run), reason="died")
+
+
+def test_failed_runs_and_why(projection: Projection, later: Later) -> None:
+    assert ask(projection, "Failed runs and why") == []  # the one that ended was cancelled
+    (row,) = ask(later(began("dead-run"), died("dead-run")), "Failed runs and why")
     assert (row["phase"], row["status"], row["message"], row["latest_run"]) == (
         "export",
         "abandoned",
-        "ended",
-        name("lost-run"),
+        "died",
+        name("dead-run"),
+    )
+
+
+def test_only_a_cancellation_that_was_heeded_is_one(later: Later) -> None:
+    """Not one that came after the end, and not one of an attempt before."""
+    late = [began("late"), died("late"), RunCancelled(run=name("late"), attempt=1)]
+    heeded = [began("heeded"), RunCancelled(run=name("heeded"), attempt=1), died("heeded")]
+    again = [began("again"), RunCancelled(run=name("again"), attempt=1), died("again")]
+    again += [began("again", 2), died("again", 2)]
+    other = [began("other", 2), RunCancelled(run=name("other"), attempt=1), died("other", 2)]
+    asked = "SELECT run, status FROM runs WHERE seq > 45 ORDER BY started_seq"
+    assert later(*late, *heeded, *again, *other).query(asked).rows == (
+        (name("late"), "abandoned"),
+        (name("heeded"), "cancelled"),
+        (name("again"), "abandoned"),
+        (name("other"), "abandoned"),
     )
 
 
