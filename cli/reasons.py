@@ -17,9 +17,18 @@ from cli.outlook import Outlook
 from cli.presence import presence
 from cli.runs import ending_of, status_of
 from cli.verdicts import gate_reason
-from cli.whynot import Asked, PlanOption, is_gate, print_slot, slots_named, tell_gates, view_of
+from cli.whynot import (
+    Asked,
+    PlanOption,
+    cause_values,
+    is_gate,
+    print_slot,
+    slots_named,
+    tell_gates,
+    view_of,
+)
 from registry.fold import Run
-from registry.plans import PlanView, Reason, SlotView
+from registry.plans import PlanView, Reason, SlotView, Status
 from registry.references import resolve_reference, resolve_run
 from schemas.artifact import Kind
 from schemas.digest import Digest
@@ -27,6 +36,7 @@ from schemas.errors import InputError, ReferenceError_
 
 if TYPE_CHECKING:
     from cli.wiring import Session
+    from registry.causes import Cause
     from registry.fold import State
 
 
@@ -104,10 +114,13 @@ def _tell_artifact(session: Session, outlook: Outlook, digest: Digest, *, as_jso
 
 def _tell_slots(asked: Asked, slots: list[SlotView], *, as_json: bool) -> None:
     told = [(slot, _ran(asked, slot), _reused_from(asked.state, slot)) for slot in slots]
+    causes = {s.slot.id: asked.cause(s.slot.id) for s in slots if s.status is not Status.FILLED}
     if as_json:
         render.json_document(
             [
-                standing.slot_values(slot) | {"ran": ran, "from": origin}
+                standing.slot_values(slot)
+                | {"ran": ran, "from": origin}
+                | {"cause": _cause(asked, causes.get(slot.slot.id))}
                 for slot, ran, origin in told
             ]
         )
@@ -122,6 +135,21 @@ def _tell_slots(asked: Asked, slots: list[SlotView], *, as_json: bool) -> None:
             where = f"{origin['slot']} of plan {origin['name']} {render.short(origin['plan'])}"
             render.row("", "from", f"run {render.short(origin['run'])}", where, origin["ended"])
         _print_explained(ran, "ran" if slot.run else "is to run")
+        if cause := causes.get(slot.slot.id):
+            _print_cause(asked, cause)
+
+
+def _cause(asked: Asked, cause: Cause | None) -> dict[str, Any] | None:
+    return cause_values(asked, cause) if cause else None
+
+
+def _print_cause(asked: Asked, cause: Cause) -> None:
+    """What has to change first, where that is not the slot itself, and what can be done."""
+    if cause.chain[1:]:
+        detail = f": {cause.detail}" if cause.detail else ""
+        render.row("", "cause", cause.slot.slot.id, cause.slot.status, f"{cause.reason}{detail}")
+    if remedy := asked.remedy(cause):
+        render.note(f"  Next: {render.clean(remedy)}")
 
 
 def _ran(asked: Asked, slot: SlotView) -> dict[str, Any]:

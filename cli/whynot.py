@@ -22,6 +22,7 @@ from registry.plans import GateView, PlanView, SlotView, Status
 from registry.references import resolve_reference
 from schemas.artifact import Kind
 from schemas.errors import InputError
+from schemas.policy import Policy, Verdict
 
 if TYPE_CHECKING:
     from registry.admission import Admission
@@ -39,7 +40,10 @@ def why_not(
     context: typer.Context,
     target: Annotated[
         str,
-        typer.Argument(metavar="PHASE|SLOT|GATE|release", help="A phase, a slot, or a gate."),
+        typer.Argument(
+            metavar="PHASE|SLOT|GATE|release",
+            help="A phase, a slot, a gate, a tier, or a capability of the policy.",
+        ),
     ],
     *,
     plan: PlanOption = None,
@@ -56,6 +60,8 @@ def why_not(
         _tell_causes(asked, slots, as_json=as_json)
     elif is_gate(asked, target):
         tell_gates(asked, target, as_json=as_json)
+    elif (needed := _needed(asked.policy, target)) is not None:
+        _tell_needed(asked, target, needed, as_json=as_json)
     else:
         raise _unknown(asked, target)
 
@@ -121,8 +127,9 @@ def slots_named(view: PlanView, target: str) -> list[SlotView]:
 
 
 def is_gate(asked: Asked, target: str) -> bool:
-    """Whether the plan's policy has a gate of that name."""
-    return target in asked.policy.gates or any(g.gate == target for g in asked.view.gates)
+    """Whether the policy has a gate of that name, or judges what is named so: environment."""
+    judged = any(target in (gate.gate, gate.slot) for gate in asked.view.gates)
+    return target in asked.policy.gates or judged
 
 
 def _unknown(asked: Asked, target: str) -> InputError:
@@ -133,9 +140,11 @@ def _unknown(asked: Asked, target: str) -> InputError:
             code="why.no_release",
         )
     slots = ", ".join(slot.slot.id for slot in asked.view.slots)
+    claims = ", ".join([*asked.policy.tiers, *asked.policy.capabilities])
     return InputError(
-        f"{target!r} is no phase, slot or gate of this plan.",
-        remedy=f"Slots are: {slots}. Gates are: {', '.join(asked.policy.gates)}.",
+        f"{target!r} is no phase, slot, gate, tier or capability of this plan.",
+        remedy=f"Slots are: {slots}. Gates are: {', '.join(asked.policy.gates)}. "
+        f"Tiers and capabilities are: {claims}.",
         code="why.unknown",
     )
 
@@ -156,7 +165,7 @@ def _tell_causes(asked: Asked, slots: list[SlotView], *, as_json: bool) -> None:
         render.json_document(
             [
                 standing.slot_values(slot)
-                | {"cause": _cause_values(asked, cause), "again": again[slot.slot.id]}
+                | {"cause": cause_values(asked, cause), "again": again[slot.slot.id]}
                 for slot, cause in told
             ]
         )
@@ -174,7 +183,8 @@ def _tell_causes(asked: Asked, slots: list[SlotView], *, as_json: bool) -> None:
             render.note(f"  Next: {render.clean(remedy)}")
 
 
-def _cause_values(asked: Asked, cause: Cause) -> dict[str, Any]:
+def cause_values(asked: Asked, cause: Cause) -> dict[str, Any]:
+    """What has to change first, for JSON."""
     gate = cause.gate
     return {
         "slot": cause.slot.slot.id,
@@ -213,18 +223,22 @@ def _again(asked: Asked, slot: SlotView) -> str:
 
 def tell_gates(asked: Asked, name: str, *, as_json: bool) -> None:
     """Say of each slot that a gate judges why it is open or closed."""
-    told = [_gate_values(asked, gate) for gate in asked.view.gates if gate.gate == name]
+    told = [_gate_values(asked, g) for g in asked.view.gates if name in (g.gate, g.slot)]
     told = told or [_unfed_values(asked, name)]
     if as_json:
         render.json_document(told)
         return
     for one in told:
-        render.row(one["gate"], one["slot"], one["verdict"], one["why"])
-        if cause := one["cause"]:
-            detail = f": {cause['detail']}" if cause["detail"] else ""
-            render.row("", cause["slot"], cause["status"], f"{cause['text']}{detail}")
-        if one["remedy"]:
-            render.note(f"  Next: {render.clean(one['remedy'])}")
+        _print_gate(one)
+
+
+def _print_gate(one: dict[str, Any]) -> None:
+    render.row(one["gate"], one["slot"], one["verdict"], one["why"])
+    if cause := one["cause"]:
+        detail = f": {cause['detail']}" if cause["detail"] else ""
+        render.row("", cause["slot"], cause["status"], f"{cause['text']}{detail}")
+    if one["remedy"]:
+        render.note(f"  Next: {render.clean(one['remedy'])}")
 
 
 def _gate_values(asked: Asked, gate: GateView) -> dict[str, Any]:
@@ -239,7 +253,7 @@ def _gate_values(asked: Asked, gate: GateView) -> dict[str, Any]:
             if empty and not fed and gate.gate in asked.policy.gates
             else gate_reason(asked.view, gate)
         ),
-        "cause": _cause_values(asked, cause) if cause else None,
+        "cause": cause_values(asked, cause) if cause else None,
         "remedy": asked.remedy(cause) if cause else standing.gate_remedy(gate),
     }
 
@@ -255,3 +269,36 @@ def _unfed_values(asked: Asked, name: str) -> dict[str, Any]:
         "cause": None,
         "remedy": "",
     }
+
+
+# -- tiers and capabilities ---------------------------------------------------------------------
+
+
+def _needed(policy: Policy, target: str) -> tuple[str, ...] | None:
+    """The gates that a tier or a capability of the policy needs; None when TARGET is neither."""
+    tiers = {str(tier): gates for tier, gates in policy.tiers.items()}
+    return tiers.get(target, policy.capabilities.get(target))
+
+
+def _tell_needed(asked: Asked, target: str, needed: tuple[str, ...], *, as_json: bool) -> None:
+    """Say which is the first of these gates that keeps a tier or a capability away, and why."""
+    waivable = target in asked.policy.tiers  # a waiver does not grant a capability
+    found = (_first_lacking(asked, name, waivable=waivable) for name in needed)
+    lacking = next((one for one in found if one), None)
+    if as_json:
+        render.json_document({"asked": target, "needs": list(needed), "lacks": lacking})
+    elif lacking is None:
+        render.row(target, "nothing is in its way", f"{len(needed)} gates are open")
+    else:
+        render.row(target, "needs", lacking["gate"])
+        _print_gate(lacking)
+
+
+def _first_lacking(asked: Asked, name: str, *, waivable: bool) -> dict[str, Any] | None:
+    """The first closed gate of a name, or that nothing feeds it; None when all are open."""
+    gates = [gate for gate in asked.view.gates if gate.gate == name]
+    for gate in gates:
+        holds = gate.open if waivable else gate.verdict is Verdict.PASS
+        if gate.blocking and not holds:
+            return _gate_values(asked, gate)
+    return None if gates else _unfed_values(asked, name)

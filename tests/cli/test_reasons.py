@@ -255,6 +255,56 @@ def test_why_not_of_what_ran_says_what_would_make_it_run_again(
     assert _only(still("why-not", "export", "--json").json)["again"] == ""
 
 
+def test_why_ends_in_the_same_cause_as_why_not(
+    still: Still, recorder: Recorder, policy: Path
+) -> None:
+    recorder.failing = {FIRST}
+    recorder.run(recorder.plan(policy, export=ONE_SHAPE))
+    told = _only(still("why", "deployment", "--json").json)["cause"]
+    assert told["slot"] == FIRST
+    assert told == _only(still("why-not", "release", "--json").json)["cause"]
+    answer = still("why", "deployment")
+    assert answer.rows[-1][1:4] == ["cause", FIRST, "failed"]
+    assert "still retry" in answer.err
+
+
+def test_why_not_of_a_tier_or_a_capability_names_the_first_gate_that_it_lacks(
+    still: Still, recorder: Recorder, place: Path
+) -> None:
+    recorder.measured = TOO_FAR
+    claims = '[capabilities]\nexact = ["export.causality", "export.parity"]\n'
+    claims += 'causal = ["export.causality"]\nstreams = ["export.prefill_decode"]\n'
+    (place / "other.toml").write_text(POLICY + claims, encoding="utf-8")
+    recorder.run(recorder.plan(place / "other.toml", export=ONE_SHAPE))
+    for target in ("tier_2", "exact"):
+        told = still("why-not", target, "--json").json
+        assert (told["lacks"]["gate"], told["lacks"]["verdict"]) == ("export.parity", "fail")
+        assert "parity.max_abs 0.5 <= 0.1" in still("why-not", target).out
+    assert still("why-not", "causal", "--json").json["lacks"] is None
+    assert "none is named like" in still("why-not", "streams", "--json").json["lacks"]["why"]
+
+
+def test_a_waiver_lets_a_tier_through_and_grants_no_capability(
+    still: Still, session: Session, recorder: Recorder, place: Path
+) -> None:
+    recorder.measured = TOO_FAR
+    claims = '[capabilities]\nexact = ["export.parity"]\n'
+    (place / "other.toml").write_text(POLICY + claims, encoding="utf-8")
+    recorder.run(recorder.plan(place / "other.toml", export=ONE_SHAPE))
+    _waive(session, still, "2999-01-01T00:00:00Z")
+    assert still("why-not", "tier_2", "--json").json["lacks"] is None
+    assert still("why-not", "exact", "--json").json["lacks"]["gate"] == "export.parity"
+
+
+@pytest.mark.parametrize("verb", ["why", "why-not"])
+def test_the_environment_is_explained_by_the_gates_over_it(
+    still: Still, done: Digest, verb: str
+) -> None:
+    assert done
+    told = _only(still(verb, "environment", "--json").json)
+    assert (told["gate"], told["open"]) == ("environment.versions", True)
+
+
 def test_why_not_of_nothing_known_names_slots_and_gates(
     still: Still, recorder: Recorder, policy: Path
 ) -> None:
