@@ -197,3 +197,8 @@ def test_what_is_no_point_in_history_is_refused(projection: Projection, text: st
 @pytest.mark.parametrize("text", ["9999-12-31", "2027-01-01T00:00:00+14:00", "3"])
 def test_a_time_that_is_to_come_knows_what_is_known(projection: Projection, text: str) -> None:
     assert projection.query("SELECT count(*) FROM event", at=as_of(text)).rows == ((3,),)
+
+
+def test_a_zoned_time_can_be_answered(projection: Projection) -> None:
+    ((now,),) = projection.query("SELECT now()").rows
+    assert now.tzinfo is not None
