@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from phases import recording
-from phases.job import Ending, Failure
+from phases.job import Ending, Failure, Outcome
 from phases.launch import Launcher
 from phases.surroundings import Surroundings
 from registry.admission import admissions
@@ -360,14 +360,16 @@ class Reactor:
         outcome = self._launcher.outcome(run.key, run.attempts)
         self._told.discard((run.key, run.attempts))
         with self._store.lease():  # for the log, until an event names it
-            if outcome is None:
-                return self._record_end(run, [self._gone(run)])
-            recorded = self._record_end(
-                run, recording.ended(self.state, run, outcome, self._put_log(run))
-            )
-        if recorded and outcome.status == "succeeded":
+            recorded = self._record_end(run, self._told_of(run, outcome))
+        if recorded and outcome is not None and outcome.status == "succeeded":
             self._launcher.clear(run.key)
+        self._launcher.forget(run.key)
         return recorded
+
+    def _told_of(self, run: Run, outcome: Outcome | None) -> tuple[Payload, ...]:
+        if outcome is None:
+            return (self._gone(run),)
+        return recording.ended(self.state, run, outcome, self._put_log(run))
 
     def _put_log(self, run: Run) -> Digest | None:
         log = self._launcher.stored_log(run.key, run.attempts)
