@@ -174,8 +174,6 @@ def _dropped(session: Session, taker: Stocktaker, objects: Collection[Digest]) -
         now_ns=int(now.timestamp() * NANOSECONDS),
         grace_ns=0,
     )
-    for digest in sorted(marks.restored.intersection(objects)):
-        session.store.restore(digest)
     roots = taker.state.artifacts
     due = sorted(marks.due.intersection(objects), key=lambda digest: (digest in roots, digest))
     return session.store.sweep(due) if due else 0

@@ -79,8 +79,9 @@ def du(
 def _holders(state: State, stock: Stock, by: By) -> Iterator[tuple[str, frozenset[Digest]]]:
     """Every holder and its objects; together they hold every object of the store."""
     named: defaultdict[str, set[Digest]] = defaultdict(set)
+    releases = _releases(state) if by is By.RELEASE else {}
     for artifact, needed in stock.needs.items():
-        for holder in _named(state, artifact, by):
+        for holder in _named(state, artifact, by, releases):
             named[holder] |= needed
     rest = set(stock.objects).difference(*named.values())
     others = {
@@ -97,7 +98,9 @@ def _holders(state: State, stock: Stock, by: By) -> Iterator[tuple[str, frozense
         yield "(orphans)", frozenset(rest)
 
 
-def _named(state: State, artifact: Digest, by: By) -> Collection[str]:
+def _named(
+    state: State, artifact: Digest, by: By, releases: Mapping[Digest, Collection[str]]
+) -> Collection[str]:
     """What an artifact is told under."""
     match by:
         case By.ARTIFACT:
@@ -107,15 +110,17 @@ def _named(state: State, artifact: Digest, by: By) -> Collection[str]:
         case By.TAG:
             return [name for name, digest in state.tags.items() if digest == artifact]
         case By.RELEASE:
-            return {release[:SHORT] for release in _releases_of(state, artifact)}
+            return releases.get(artifact, ())
 
 
-def _releases_of(state: State, artifact: Digest) -> Iterator[Digest]:
-    """The releases that an artifact is, or went into."""
+def _releases(state: State) -> Mapping[Digest, Collection[str]]:
+    """Artifact -> the releases that it is, or went into."""
+    found: defaultdict[Digest, set[str]] = defaultdict(set)
     for release, _ in state.releases:
         parents = (p.digest for f in state.artifacts.get(release, ()) for p in f.fact.parents)
-        if artifact == release or artifact in parents:
-            yield release
+        for artifact in (release, *parents):
+            found[artifact].add(release[:SHORT])
+    return found
 
 
 def _rows(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cli.wiring import Session
-from schemas.artifact import Kind, Parent
+from schemas.artifact import Form, Kind, Parent
 from schemas.digest import Digest
 from schemas.events import ArtifactPublished, RunStarted, RunSucceeded
 from store.hashing import hash_bytes
+from store.trees import put_tree
 from tests.phases.worker_parts import phase_folder
 
 SAID = b"{}"
@@ -70,6 +72,16 @@ class Repeatable:
         self.session.ledger.append([fact])
         return fact
 
+    def ran_folder(self, do: str, *files: bytes) -> Digest:
+        """Record that a run made a folder."""
+        folder = self.folder.with_name(f"made by {do}")
+        folder.mkdir()
+        for place, data in enumerate(files):
+            (folder / str(place)).write_bytes(data)
+        tree = put_tree(self.session.store, folder)
+        shutil.rmtree(folder)
+        return self._ended(self.started(do), tree.digest, tree.payload, "tree", Kind.CHECKPOINT)
+
     def ran(
         self,
         do: str,
@@ -81,11 +93,14 @@ class Repeatable:
         """Record that a run made `made`."""
         fact = self.started(do, *inputs, **params)
         digest = self.session.store.put_bytes(made).digest
+        return self._ended(fact, digest, len(made), "blob", kind)
+
+    def _ended(self, fact: RunStarted, digest: Digest, size: int, form: Form, kind: Kind) -> Digest:
         published = ArtifactPublished(
             digest=digest,
             kind=kind,
-            form="blob",
-            size=len(made),
+            form=form,
+            size=size,
             origin="run",
             run=fact.run,
             role="seen",

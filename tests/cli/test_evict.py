@@ -10,6 +10,7 @@ import pytest
 from cli.main import main
 from cli.wiring import Session
 from schemas.artifact import Kind
+from store.hashing import hash_bytes
 
 from .conftest import Still
 from .recorded import Recorder
@@ -184,17 +185,18 @@ def test_killed_at_any_step_it_loses_nothing_and_what_may_be_gone_is_known(
     still("tag", "kept", kept)
     deaths = 0
     for after in range(100):
-        made = b"made %d" % after
-        digest = runs.ran("say", made, n=after)
+        made = [b"made %d" % after, b"also made %d" % after]
+        objects = {hash_bytes(data).digest: data for data in made}
+        digest = runs.ran_folder(f"say {after}", *made)
         still("tag", "made", digest)
         died = _killed(partial(main, ["evict", digest]), after)
         deaths += died
         if digest not in session.state().absent:
-            assert session.store.read(digest) == made
+            assert [session.store.read(o) for o in objects] == made
         assert session.store.read(kept) == b"kept"
         again = still("evict", digest)
         assert again.code == 0 or "gone already" in again.err
-        assert not session.store.has(digest)
+        assert not any(session.store.has(o) for o in (digest, *objects))
         assert digest in session.state().absent
         if not died:
             break

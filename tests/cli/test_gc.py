@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cli import recipes
 from cli.intake import publish
 from cli.main import main
 from cli.wiring import Session
@@ -338,6 +339,26 @@ def test_a_publisher_that_looked_before_is_never_hurt(
     for _ in range(3):
         assert still("gc", "--grace", "0").code == 0
     assert session.store.read(stored.digest) == b"mine"
+
+
+def test_what_a_recipe_names_stays_until_the_recipe_is_recorded(
+    still: Still, session: Session, place: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = place / "r.toml"
+    recipe.write_text('name = "r"\npolicy = "policy.toml"\n', encoding="utf-8")
+    assert policy.is_file()
+    real = publish
+
+    def slow(*given: Any) -> Any:
+        found = real(*given)
+        for _ in range(2):
+            assert still("gc", "--grace", "0").code == 0
+        return found
+
+    monkeypatch.setattr(recipes, "publish", slow)
+    plan = recipes.resolve(session, recipe)
+    assert session.state().absent == {}
+    assert session.store.has(session.state().recipe(plan).policy)
 
 
 def test_a_decision_is_taken_again_when_something_was_recorded_meanwhile(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cli import gc
 from cli.main import main
 from cli.wiring import Session
 from registry.home import FOLDER
@@ -215,6 +217,27 @@ def test_given_up_bytes_that_are_still_there_are_taken_back(
     assert still("repair", digest).code == 0
     for _ in range(2):
         still("gc")
+    assert session.state().absent == {}
+    assert session.store.read(digest) == SAID
+
+
+def test_a_collector_that_decided_before_does_not_take_what_is_taken_back(
+    still: Still, session: Session, runs: Repeatable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = runs.ran("say", SAID)
+    with session.store.lease():
+        still("evict", digest)
+    real = gc.decide
+
+    def slow(*given: Any) -> Any:
+        found = real(*given)
+        assert digest in found.marks.due
+        assert still("repair", digest).code == 0
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gc, "decide", slow)
+        assert still("gc").code == 0
     assert session.state().absent == {}
     assert session.store.read(digest) == SAID
 
