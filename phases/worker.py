@@ -111,7 +111,7 @@ def execute(home: Home, job: Job, recorded: ExitStack) -> Outcome:
         failure = _failure(
             code="phase.crashed",
             message=f"{job.slot} raised {type(error).__name__}: {error}.",
-            remedy=f"Read its log (`still show {key[:12]}`), mend the cause, then `still retry`.",
+            remedy=f"Read its log (`still logs {key[:12]}`), mend the cause, then `still retry`.",
             transient=isinstance(error, OSError) and error.errno in _FULL,
         )
     return Outcome(
