@@ -253,7 +253,9 @@ def _show(audit: Audit, report: FsckReport, hurt: dict[str, tuple[str, ...]]) ->
     for path in report.swept_temp:
         render.row("swept", f"{path}, left by a process that died")
     if report.missing or report.corrupt:
-        render.note("  Next: `still repair REF` brings an artifact back, from a copy or by its run.")
+        render.note(
+            "  Next: `still repair REF` brings an artifact back, from a copy or by its run."
+        )
     elif report.exposed and report.how != "full":
         render.note("  Next: `still fsck` reads them and tells whether they were edited.")
 
