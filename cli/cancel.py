@@ -15,6 +15,7 @@ import typer
 
 from cli import render
 from cli.arguments import Json, session_of
+from cli.gc import LOOKS, unquiet
 from cli.runs import ending_of, short_name, status_of
 from cli.standing import latest_plan
 from registry.plans import PlanView, SlotView, Status
@@ -26,12 +27,14 @@ from schemas.events import (
     Payload,
     PlanCancelled,
     RunCancelled,
+    RunStarted,
 )
 
 if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.reactor import Reactor
     from registry.fold import Run
+    from schemas.event import Event
 
 PATIENCE = 30.0
 """Seconds to wait for a worker to end; it is asked first, and ended later."""
@@ -71,9 +74,7 @@ def cancel(
     _check_reason(reason)
     session = session_of(context)
     reactor = session.reactor()
-    wish = _wish(reactor, target)
-    while not _recorded(session, reactor, wish, reason):
-        wish = _wish(reactor, target)
+    wish = _record_wish(session, reactor, target, reason)
     _await_end(reactor, [run.key for run in wish.runs])
     gone_on = _tell(reactor, wish, as_json=as_json)
     if gone_on:
@@ -173,10 +174,19 @@ def _needed(reactor: Reactor, plans: Iterable[Digest]) -> set[Digest | None]:
 # -- doing it -----------------------------------------------------------------------------------
 
 
-def _recorded(session: Session, reactor: Reactor, wish: _Wish, reason: str) -> bool:
-    """Append the wish, unless one of its runs moved on meanwhile; whether it is recorded.
+def _record_wish(session: Session, reactor: Reactor, target: str, reason: str) -> _Wish:
+    """Look what is to end, and record it, until nothing moved between the two. Raises BusyError."""
+    for _ in range(LOOKS):
+        wish = _wish(reactor, target)
+        if _recorded(session, reactor, wish, reason):
+            return wish
+    raise unquiet("still cancel")
 
-    What somebody wished before is not wished again.
+
+def _recorded(session: Session, reactor: Reactor, wish: _Wish, reason: str) -> bool:
+    """Append the wish, unless one of its runs moved on meanwhile, or one of its plan started.
+
+    Returns whether it is recorded. What somebody wished before is not wished again.
     """
     payloads: list[Payload] = [
         RunCancelled(run=run.key, attempt=run.attempts, reason=reason)
@@ -186,9 +196,12 @@ def _recorded(session: Session, reactor: Reactor, wish: _Wish, reason: str) -> b
     if wish.plan is not None and reactor.state.wants(wish.plan):
         payloads.insert(0, PlanCancelled(plan=wish.plan, reason=reason))
     keys = {run.key for run in wish.runs}
-    done = not payloads or session.ledger.append(
-        payloads, since=reactor.state.seq, unless=lambda event: event.data.get("run") in keys
-    )
+
+    def moved(event: Event) -> bool:
+        starts = event.type == RunStarted.TYPE and event.data["plan"] == wish.plan
+        return starts or event.data.get("run") in keys
+
+    done = not payloads or session.ledger.append(payloads, since=reactor.state.seq, unless=moved)
     reactor.refresh()
     return bool(done)
 

@@ -8,8 +8,11 @@ Of several daemons on one registry the holder of `reactor.lock` works; the other
 
 Rules: between two turns there is nothing but one wait; a turn takes a few items at most, so that
 a full inbox does not keep ended workers waiting. SIGTERM is obeyed between two steps of the reactor
-(only the reading of a dropped item is given up at once): by default the workers go on and the next
-daemon takes them up; when draining, they end first. A second signal, and Ctrl-C, end the workers.
+(only the reading of a dropped item is given up at once, and never what records or folds events): by
+default the workers go on and the next daemon takes them up; when draining, they end first. A second
+signal, and Ctrl-C, end the workers that this daemon started; those that it took up go on. What
+cannot be taken because a disk is full or something is held is tried again; what is at fault itself,
+when it changes.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -30,7 +33,7 @@ from phases.wakeups import Wakeups
 from registry.plans import PlanView, Status
 from schemas.artifact import Kind
 from schemas.digest import Digest
-from schemas.errors import InputError, StillError
+from schemas.errors import BusyError, InputError, StillError, StorageError
 from schemas.recipe import (
     ConversionSection,
     ExportSection,
@@ -42,6 +45,11 @@ from store.durable import reading, shown
 
 _STANDBY_SECONDS = 0.5
 """Between two tries to get the reactor's lock."""
+
+_PROBED_SECONDS = 0.2
+_PROBED_AGAIN_SECONDS = 0.02
+"""So long, and between two tries, is the lock asked for by who would not stand by: whoever only
+looks whether somebody has it holds it for a moment."""
 
 _TAKEN_AT_ONCE = 8
 _BUILT_IN_POLICY = Path(__file__).with_name("built_in_policy.toml")
@@ -64,8 +72,8 @@ def watch(
 
     drain: when it is told to stop, let live runs end first; with `once`, do so from the beginning.
     poll: seconds between two looks at the inbox, where the system gives no notice of changes.
-    `draw` is called before every wait, `complain` is told of each dropped item that was refused,
-    `tell` what a person should know.
+    `draw` is called before every wait, `complain` is told of each dropped item that was refused, or
+    is to be tried again, `tell` what a person should know.
     Returns whether every plan that was asked for is done and nothing was refused; True, too, when
     it was told to stop.
 
@@ -96,6 +104,7 @@ def watch(
 
 def _serve(daemon: _Daemon, reactor: Reactor, stop: _Stop, *, once: bool, drain: bool) -> bool:
     """Work while the lock is ours, and stand by while it is not."""
+    until = time.monotonic() + _PROBED_SECONDS
     while not stop.asked:
         with reactor.advancing() as mine:
             if mine:
@@ -104,14 +113,14 @@ def _serve(daemon: _Daemon, reactor: Reactor, stop: _Stop, *, once: bool, drain:
                     daemon.drain()
                 reactor.hand_over()
                 return daemon.all_done() if quiet else True
-        if once:
+        if once and time.monotonic() >= until:
             raise InputError(
                 "Another process is advancing this registry.",
                 remedy="Leave the work to it, or stop it first.",
                 code="watch.busy",
             )
         reactor.refresh()
-        daemon.wait(_STANDBY_SECONDS)
+        daemon.wait(_PROBED_AGAIN_SECONDS if once else _STANDBY_SECONDS)
     return True
 
 
@@ -139,12 +148,12 @@ class _Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """What is done inside is given up when told to stop."""
+        """Raises _Asked, from anywhere inside, when told to stop; at once, when told before."""
         self._at_once = True
         try:
+            if self.asked:
+                raise _Asked
             yield
-        except _Asked:
-            pass
         finally:
             self._at_once = False
 
@@ -206,9 +215,10 @@ class _Daemon:
         self._wakeups.wait(seconds)
 
     def all_done(self) -> bool:
-        """Whether every requested plan is done and nothing was refused."""
+        """Whether every requested plan is done and nothing was refused or waits to be taken."""
         plans = self._reactor.state.wanted()
-        return not self._refused and all(self._reactor.view(plan).done for plan in plans)
+        taken = not (self._refused or self._inbox.owing)
+        return taken and all(self._reactor.view(plan).done for plan in plans)
 
     def _quiet(self) -> bool:
         """Whether nothing more will happen by itself."""
@@ -230,8 +240,8 @@ class _Daemon:
         if self._wakeups.inbox_noticed() or self._inbox.settles_in(now) == 0:
             self._inbox.look(now)
         items = self._inbox.take(now, _TAKEN_AT_ONCE)
-        for item in items:
-            with self._stop.at_once():
+        with suppress(_Asked):
+            for item in items:
                 self._take(item)
         return bool(items)
 
@@ -240,6 +250,8 @@ class _Daemon:
             return
         try:
             self._publish(item)
+        except (StorageError, BusyError) as error:
+            self._put_off(item, error)
         except StillError as error:
             self._refuse(item, error)
         except Exception as error:  # noqa: BLE001  # one odd file must not end the daemon for all
@@ -256,7 +268,9 @@ class _Daemon:
         if item.kind is Kind.RECIPE:
             self._publish_recipe(item.path)
             return
-        published = intake.publish(self._session, item.path, item.kind)
+        published = intake.publish(
+            self._session, item.path, item.kind, while_reading=self._stop.at_once
+        )
         if item.kind is Kind.CHECKPOINT:
             self._request(self._plan_for(published.digest))
 
@@ -268,6 +282,11 @@ class _Daemon:
         """Complain, unless it changed while it was read: then it comes to rest once more."""
         if not changed(item):
             self._refused = True
+            self._complain(item.path, error)
+
+    def _put_off(self, item: Item, error: StillError) -> None:
+        """Try it again later, as it is not to blame; complain the first time."""
+        if not changed(item) and self._inbox.put_off(item, time.monotonic()):
             self._complain(item.path, error)
 
     def _request(self, plan: Digest) -> None:

@@ -1,8 +1,9 @@
 """The inbox: what lies in `inbox/<kind>/`, and since when it has been still.
 
 An item is a file, or a folder with at least one file in it. It is handed out when it did not change
-for two seconds, and again only after it changed. What is still being made by an editor or a
-download is no item; a link is one, and whoever takes it refuses it. Nothing here is opened.
+for two seconds, and again only after it changed, or was put off by whoever took it. What is still
+being made by an editor or a download is no item; a link is one, and whoever takes it refuses it.
+Nothing here is opened.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from schemas.artifact import PUBLISHABLE, Kind
 
 SETTLE_SECONDS = 2.0
 """A dropped item is taken when it did not change for this long."""
+
+_FIRST_PAUSE = 5.0
+_LONGEST_PAUSE = 300.0
+"""Seconds until an item that was put off begins to rest again; each time twice as many."""
 
 _UNFINISHED = ("~", ".swp", ".swx", ".tmp", ".part", ".partial", ".crdownload", ".download")
 """Ends of names that editors, downloads and copies give to what they have not finished."""
@@ -47,8 +52,10 @@ class Item:
 class _Seen:
     item: Item
     since: float
-    """When it was first seen as it is; monotonic seconds."""
+    """When it was first seen as it is, or is to begin to rest again; monotonic seconds."""
     taken: bool = False
+    put_off: int = 0
+    """How often it was, as it is."""
 
 
 @dataclass(kw_only=True)
@@ -83,10 +90,20 @@ class Inbox:
     @property
     def resting(self) -> bool:
         """Whether everything that is here was handed out."""
-        return all(seen.taken for seen in self._seen.values())
+        return all(seen.taken or seen.put_off for seen in self._seen.values())
 
-    def __len__(self) -> int:
-        return len(self._seen)
+    def put_off(self, item: Item, now: float) -> bool:
+        """Hand out once more, after a pause, what was just taken; whether it is the first time."""
+        seen = self._seen[item.path]
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**seen.put_off)
+        seen.taken, seen.since = False, now + pause
+        seen.put_off += 1
+        return seen.put_off == 1
+
+    @property
+    def owing(self) -> bool:
+        """Whether anything was put off and is still to be handed out again."""
+        return any(seen.put_off and not seen.taken for seen in self._seen.values())
 
 
 def changed(item: Item) -> bool:

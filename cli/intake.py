@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -72,12 +73,15 @@ def publish(
     parents: tuple[Parent, ...] = (),
     renew: bool = False,
     rehash: bool = False,
+    while_reading: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Publication:
     """Check, store and record one file or folder (a folder is a tree). `renew`: see `record`.
 
-    `rehash`: read every file, also those that are known not to have changed. Raises
-    InputError or UntrustedFileError when it is not what its kind asks for; nothing is recorded
-    then.
+    `rehash`: read every file, also those that are known not to have changed. `while_reading`: what
+    is entered while it is read, and left before anything is folded or recorded.
+
+    Raises InputError or UntrustedFileError when it is not what its kind asks for; nothing is
+    recorded then.
     """
     if not present(path):
         raise InputError(
@@ -91,13 +95,15 @@ def publish(
         )
     if kind is Kind.POLICY:
         return publish_policy(session, path, name=name, renew=renew)
-    found = _scanned(path)
-    with reading(path):  # it may go away while we look
-        summary = _CHECKS.get(kind, _no_check)(path)
+    with while_reading():
+        found = _scanned(path)
+        with reading(path):  # it may go away while we look
+            summary = _CHECKS.get(kind, _no_check)(path)
     facts: dict[str, Any] = {"meta": dict(meta or {}), **summary}
     form: Form = "blob" if found is None else "tree"
     with session.store.lease():
-        digest, size = _stored(session, path, found, rehash=rehash)
+        with while_reading():
+            digest, size = _stored(session, path, found, rehash=rehash)
         return record(
             session,
             ArtifactPublished(

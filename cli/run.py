@@ -95,7 +95,7 @@ def watch(
     """Advance every plan; publish what is dropped.
 
     INBOX/KIND/NAME is taken when it has been still for 2 s. SIGTERM ends the daemon and not its
-    workers: the next one takes them up. Ctrl-C ends both.
+    workers: the next one takes them up. Ctrl-C also ends the workers that it started itself.
     """
     from cli.daemon import watch as keep_watch
     from cli.watching import watcher

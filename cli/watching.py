@@ -92,11 +92,6 @@ class Plain:
         self._told: dict[Digest, tuple[str, float]] = {}
         """Live run -> label and time of the last line."""
 
-    @property
-    def live(self) -> int:
-        """How many runs it keeps in mind."""
-        return len(self._told)
-
     def __call__(self, notice: Notice) -> None:
         """Tell it, unless this run's progress was told a moment ago."""
         if isinstance(notice, Event):

@@ -49,6 +49,8 @@ class Session:
 
     home: Home
     _limits_read: tuple[int, Limits] | None = None
+    _reactor: Reactor | None = None
+    """The latest one: its state is the session's."""
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -74,7 +76,13 @@ class Session:
         return Projection(self.home.projection, self.home.log)
 
     def state(self) -> State:
-        """The folded state as of now: one object, which follows the ledger whenever it is asked."""
+        """The folded state as of now: one object, which follows the ledger whenever it is asked.
+
+        Once there is a reactor it is the reactor's, so that one process folds, and holds, one.
+        """
+        if self._reactor is not None:
+            self._reactor.refresh()
+            return self._reactor.state
         folded, reader = self._folded
         return folded.follow(reader)
 
@@ -110,11 +118,16 @@ class Session:
         listener: Callable[[Notice], None] = lambda _: None,
         wait: Callable[[float], None] | None = None,
     ) -> Reactor:
-        """A reactor over this registry with the real catalog. `wait`: see Reactor."""
+        """A reactor over this registry with the real catalog. `wait`: see Reactor.
+
+        From now on `state` is this one's, and the listener hears what is folded for either.
+        """
         from phases.catalog import CATALOG
         from phases.reactor import Reactor
 
-        return Reactor(
+        self._reactor = None
+        self.__dict__.pop("_folded", None)  # before the next fold: two take twice the room
+        self._reactor = Reactor(
             home=self.home,
             ledger=self.ledger,
             store=self.store,
@@ -125,6 +138,7 @@ class Session:
             secrets=self.config.secrets,
             **({"wait": wait} if wait else {}),
         )
+        return self._reactor
 
 
 def open_registry(home: Home) -> Session:

@@ -113,7 +113,6 @@ def test_an_item_that_is_renamed_while_it_settles_is_taken_under_its_new_name_on
     (folder / "old").rename(folder / "new")
     assert _taken(inbox, STILL) == []
     assert _taken(inbox, 2 * STILL) == ["new"]
-    assert len(inbox) == 1
 
 
 def test_a_folder_is_taken_when_the_last_of_its_files_has_rested(
@@ -207,4 +206,38 @@ def test_what_is_gone_is_forgotten(folder: Path, inbox: Inbox) -> None:
         (folder / str(cycle)).write_text("x", encoding="utf-8")
         (folder / str(cycle - 1)).unlink(missing_ok=True)
         inbox.look(cycle * STILL)
-        assert len(inbox) == 1
+    assert [item.path.name for item in inbox.take(MANY * STILL, MANY)] == ["199"]
+
+
+def test_what_is_put_off_comes_again_ever_later_and_keeps_nobody_from_being_quiet(
+    folder: Path, inbox: Inbox
+) -> None:
+    (folder / "a").write_text("x", encoding="utf-8")
+    inbox.look(0.0)
+    now = STILL
+    pauses: list[float] = []
+    firsts: list[bool] = []
+    for _ in range(9):
+        (item,) = inbox.take(now, MANY)
+        firsts.append(inbox.put_off(item, now))
+        assert (inbox.owing, inbox.resting) == (True, True)
+        wait = inbox.settles_in(now)
+        assert wait is not None
+        assert _taken(inbox, now + wait - 0.5) == []
+        pauses.append(wait - STILL)
+        now += wait
+    assert firsts == [True, *[False] * 8]
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert _taken(inbox, now) == ["a"]
+    assert not inbox.owing
+
+
+def test_what_was_put_off_and_changes_is_new(folder: Path, inbox: Inbox) -> None:
+    (folder / "a").write_text("x", encoding="utf-8")
+    inbox.look(0.0)
+    (item,) = inbox.take(STILL, MANY)
+    inbox.put_off(item, STILL)
+    (folder / "a").write_text("xy", encoding="utf-8")
+    inbox.look(STILL)
+    (item,) = inbox.take(2 * STILL, MANY)
+    assert inbox.put_off(item, 2 * STILL), "the first time, as it is"

@@ -28,7 +28,6 @@ from phases import processes, runlogs
 from phases.job import Outcome, WorkerFile
 from registry.fold import Run
 from registry.home import Home
-from registry.ledger import Ledger
 from schemas import canonical
 from schemas.digest import SHORT, Digest
 from schemas.events import (
@@ -37,7 +36,6 @@ from schemas.events import (
     RunAbandoned,
     RunCancelled,
     RunFailed,
-    RunStarted,
     RunSucceeded,
 )
 from store.durable import replace_durably
@@ -330,50 +328,6 @@ def test_a_plan_is_cancelled_with_its_runs_and_not_advanced_until_it_is_asked_fo
     again = still("cancel", plan[:8])
     assert again.code == 2
     assert "it was cancelled before" in again.err
-
-
-def test_a_run_that_starts_while_its_plan_is_cancelled_is_cancelled_too(
-    still: Still,
-    session: Session,
-    recorder: Recorder,
-    policy: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plan = recorder.plan(policy, export={"prefill": [8], "primary": 8})
-    append, went_on = Ledger.append, []
-
-    def after_a_start(ledger: Ledger, payloads: Any, **how: Any) -> Any:
-        if not went_on:
-            went_on.append(plan)
-            recorder.going_on = {FIRST}
-            recorder.run(plan)
-        return append(ledger, payloads, **how)
-
-    monkeypatch.setattr(Ledger, "append", after_a_start)
-    told = still("cancel", plan, "--json").json
-    run = _only_run(session)
-    assert [r["run"] for r in told["runs"]] == [run.key]
-    assert run.cancelled_seq
-    assert not session.state().wants(plan)
-
-
-def test_a_plan_that_never_stands_still_is_not_cancelled_for_ever(
-    still: Still, session: Session, recorder: Recorder, policy: Path, monkeypatch: Any
-) -> None:
-    plan = recorder.plan(policy, export={"prefill": [8], "primary": 8})
-    recorder.going_on = {FIRST}
-    recorder.run(plan)
-    append = Ledger.append
-    (started,) = [e for e in session.ledger.read() if e.type == RunStarted.TYPE]
-
-    def after_a_start(ledger: Ledger, payloads: Any, **how: Any) -> Any:
-        append(session.ledger, [RunStarted.model_validate(started.data)])
-        return append(ledger, payloads, **how)
-
-    monkeypatch.setattr(Ledger, "append", after_a_start)
-    answer = still("cancel", plan)
-    assert answer.code == 1
-    assert "still cancel" in answer.err
 
 
 def test_a_run_that_another_plan_needs_is_spared(

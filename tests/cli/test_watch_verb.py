@@ -1,11 +1,28 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cli import inbox
+from cli import daemon, inbox
+from cli.daemon import watch
+from cli.intake import publish_policy
+from cli.wiring import Session
+from registry.fold import State
 from registry.home import Home
+from registry.ledger import LedgerReader
+from schemas.artifact import Kind
+from schemas.errors import InputError, StorageError
+from schemas.events import ArtifactPublished, PlanRequested, TagMoved
+from store.blobs import BlobStore
+from store.hashing import hash_bytes
 
 from .conftest import Still
 
@@ -33,3 +50,169 @@ def test_a_refused_drop_is_told_with_its_path_and_ends_with_1(still: Still, home
     (refused,) = [t["refused"] for t in told if "refused" in t]
     assert refused["code"] == "policy.bad_toml"
     assert refused["path"].endswith("bad.toml")
+
+
+@dataclass
+class Watched:
+    """`watch` over a real registry, in this process, and what it told."""
+
+    session: Session
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    draws: int = 0
+    draw: Callable[[], None] = lambda: None
+
+    def __call__(
+        self, *, once: bool = True, listener: Callable[[Any], None] = lambda _: None
+    ) -> bool:
+        """Run it; what it returns."""
+        self.reactor = self.session.reactor(listener)
+        return watch(
+            self.session,
+            self.reactor,
+            once=once,
+            poll=0.05,
+            draw=self._draw,
+            complain=lambda path, error: self.refused.append((path.name, error.code)),
+            tell=lambda _: None,
+        )
+
+    def _draw(self) -> None:
+        self.draws += 1
+        assert self.draws < 500, "it does not come to an end"
+        self.draw()
+
+
+@pytest.fixture
+def watched(session: Session) -> Watched:
+    return Watched(session)
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_who_only_looks_whether_the_registry_is_advanced_is_no_reason_to_give_up(
+    watched: Watched, session: Session
+) -> None:
+    lock = session.home.reactor_lock
+    with lock.open("w") as probe:
+        fcntl.flock(probe, fcntl.LOCK_SH)
+        watched.draw = probe.close
+        assert watched()
+
+
+def test_beside_another_advancer_once_gives_up(watched: Watched, session: Session) -> None:
+    with session.reactor().advancing() as mine:
+        assert mine
+        with pytest.raises(InputError) as caught:
+            watched()
+    assert caught.value.code == "watch.busy"
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A disk with room for nothing, so many times as the one number says."""
+    times = [0]
+    put = BlobStore.put_file
+
+    def meet(store: BlobStore, *args: Any, **how: Any) -> Any:
+        if times[0]:
+            times[0] -= 1
+            raise StorageError("The disk is full.", remedy="Make room.", code="store.full")
+        return put(store, *args, **how)
+
+    monkeypatch.setattr(BlobStore, "put_file", meet)
+    monkeypatch.setattr(inbox, "_FIRST_PAUSE", 0.02)
+    return times
+
+
+def test_what_met_a_full_disk_is_told_once_and_taken_when_there_is_room(
+    watched: Watched, home: Home, full_disk: list[int]
+) -> None:
+    full_disk[0] = 3
+    (home.inbox / "source" / "a").write_text("x", encoding="utf-8")
+
+    def hear(notice: Any) -> None:
+        if notice.type == ArtifactPublished.TYPE and notice.data["kind"] == Kind.SOURCE:
+            _stop()
+
+    assert watched(once=False, listener=hear)
+    assert watched.refused == [("a", "store.full")]
+    assert [p.fact.name for p in watched.session.state().artifacts[_digest(b"x")]] == ["a"]
+
+
+def test_once_does_not_wait_for_room_on_a_full_disk_and_says_that_it_is_not_done(
+    watched: Watched, home: Home, full_disk: list[int]
+) -> None:
+    full_disk[0] = 1_000_000
+    (home.inbox / "source" / "a").write_text("x", encoding="utf-8")
+    assert not watched()
+    assert watched.refused == [("a", "store.full")]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_told_to_stop_at_a_dropped_file_it_does_not_read_it_to_the_end(
+    watched: Watched, home: Home, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    (home.inbox / "source" / "a").write_text("x", encoding="utf-8")
+    put, whole = BlobStore.put_file, daemon._require_whole
+    read: list[Any] = []
+
+    def reading(store: BlobStore, *args: Any, **how: Any) -> Any:
+        _stop()
+        read.append(put(store, *args, **how))
+        return read[-1]
+
+    monkeypatch.setattr(BlobStore, "put_file", reading)
+    if before:  # while nothing could be given up
+        monkeypatch.setattr(daemon, "_require_whole", lambda item: (_stop(), whole(item)))
+        monkeypatch.setattr(BlobStore, "put_file", lambda *_, **__: read.append(1))
+    assert watched(once=False)
+    assert read == []
+    assert watched.refused == []
+
+
+def test_a_session_and_its_reactor_fold_one_state(session: Session) -> None:
+    session.state()
+    heard: list[Any] = []
+    reactor = session.reactor(heard.append)
+    session.ledger.append([TagMoved(name="t", digest="ab" * 32)])
+    assert session.state() is reactor.state
+    assert session.state().tags == {"t": "ab" * 32}
+    assert [notice.type for notice in heard] == [TagMoved.TYPE]
+
+
+def _digest(data: bytes) -> str:
+    return hash_bytes(data).digest
+
+
+def test_told_to_stop_while_it_reads_events_it_has_folded_every_one(
+    watched: Watched, home: Home, policy: Path
+) -> None:
+    """Two recipes: between the two, the request of the first is folded with the second."""
+    named = publish_policy(watched.session, policy).digest
+    weights = ArtifactPublished(
+        digest="ab" * 32, kind=Kind.CHECKPOINT, form="blob", size=1, origin="imported"
+    )
+    watched.session.ledger.append([weights])
+    for name in ("one", "two"):
+        (home.inbox / "recipe" / f"{name}.toml").write_text(
+            f'name = "{name}"\npolicy = "{named}"\n'
+            f'given = {{checkpoint = "{weights.digest}"}}\n'
+            "export = {prefill = [8], primary = 8}\n",
+            encoding="utf-8",
+        )
+
+    def hear(notice: Any) -> None:
+        if notice.type == PlanRequested.TYPE and not stopped:
+            stopped.append(notice)
+            _stop()
+
+    stopped: list[Any] = []
+    assert watched(listener=hear)
+    assert stopped
+    assert watched.refused == []
+    watched.reactor.refresh()
+    fresh = State().follow(LedgerReader(home.log))
+    assert watched.reactor.state.artifacts.keys() == fresh.artifacts.keys()
+    assert watched.reactor.state.requested == fresh.requested
