@@ -161,9 +161,7 @@ def _refuse_measured(state: State, digest: Digest) -> None:
 
 def _dropped(session: Session, taker: Stocktaker, objects: Collection[Digest]) -> int:
     """Condemn the objects, and sweep what nobody may rely on; returns the bytes freed."""
-    before = taker.look()
-    if placed := sorted(before.placed.keys() & objects):
-        session.store.condemn(placed)
+    session.store.condemn(sorted(objects))
     stock = taker.look()
     now = clock()
     marks = mark(  # whatever is there is kept here: only what was given up may go
@@ -176,7 +174,7 @@ def _dropped(session: Session, taker: Stocktaker, objects: Collection[Digest]) -
     )
     roots = taker.state.artifacts
     due = sorted(marks.due.intersection(objects), key=lambda digest: (digest in roots, digest))
-    return session.store.sweep(due) if due else 0
+    return session.store.sweep(due)
 
 
 def _tell(found: Eviction, freed: int, *, dry_run: bool, as_json: bool) -> None:

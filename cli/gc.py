@@ -226,8 +226,7 @@ def _carry_out(session: Session, found: Decision) -> None:
     # Lists of files last: as long as one can be read, the files are known as what they are.
     roots = found.state.artifacts
     store.sweep(sorted(found.marks.due, key=lambda digest: (digest in roots, digest)))
-    if found.marks.doomed:
-        store.condemn(sorted(found.marks.doomed))
+    store.condemn(sorted(found.marks.doomed))
 
 
 def _with_logs(stock: Stock, state: State, kept: dict[Digest, Kept], since: str) -> Stock:

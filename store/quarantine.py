@@ -56,8 +56,9 @@ def condemn(objects: Path, digests: Iterable[str]) -> None:
                 _take_name_away(source, target)
                 target.chmod(OBJECT_MODE)  # sets ctime also where a rename does not
             touched |= {source.parent, target.parent}
-        present = sorted(folder for folder in touched if folder.is_dir())
-        sync_folders([*present, objects / CONDEMNED, objects], within)
+        if touched:
+            present = sorted(folder for folder in touched if folder.is_dir())
+            sync_folders([*present, objects / CONDEMNED, objects], within)
 
 
 def condemned(objects: Path) -> Iterator[Condemned]:
