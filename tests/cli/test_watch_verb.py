@@ -163,9 +163,13 @@ def test_told_to_stop_at_a_dropped_file_it_does_not_read_it_to_the_end(
         read.append(put(store, *args, **how))
         return read[-1]
 
+    def looking(item: inbox.Item) -> None:
+        _stop()
+        whole(item)
+
     monkeypatch.setattr(BlobStore, "put_file", reading)
     if before:  # while nothing could be given up
-        monkeypatch.setattr(daemon, "_require_whole", lambda item: (_stop(), whole(item)))
+        monkeypatch.setattr(daemon, "_require_whole", looking)
         monkeypatch.setattr(BlobStore, "put_file", lambda *_, **__: read.append(1))
     assert watched(once=False)
     assert read == []
