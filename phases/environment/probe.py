@@ -24,6 +24,7 @@ PACKAGES = (
     "protobuf",
     "pyarrow",
     "pydantic",
+    "pytz",
     "rfc8785",
     "rich",
     "safetensors",
