@@ -16,7 +16,7 @@ from typing import Any, Literal
 from registry.chain import Line
 from registry.ledger import LedgerReader
 from schemas import events as e
-from schemas.artifact import Kind
+from schemas.artifact import Form, Kind, Origin
 from schemas.digest import Digest
 from schemas.event import GENESIS, Event
 from schemas.policy import Policy
@@ -36,6 +36,10 @@ class Published:
     """
 
     __slots__ = ("_fact", "_text", "form", "kind", "origin", "run", "seq", "ts")
+    kind: Kind
+    form: Form
+    origin: Origin
+    run: Digest | None
 
     def __init__(self, seq: int, ts: str, fact: e.ArtifactPublished | None, text: bytes) -> None:
         """`text`: the event's JSON, of the present version of its payload; unused with `fact`."""

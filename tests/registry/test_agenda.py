@@ -311,6 +311,7 @@ def test_a_lost_run_waits_longer_each_time_and_is_given_up_at_the_limit() -> Non
         world.run(plan)
         view = world.view(plan).slot("training")
         assert (view.status, view.reason.name) == ("waiting", "BACKING_OFF")
+        assert view.until is not None
         assert view.until == world.now.replace(":00.", f":{pause}.")
         agenda = Agenda(world.state, CATALOG, world.site)
         assert agenda.actions(world.now) == ()
