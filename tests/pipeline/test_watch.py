@@ -136,7 +136,8 @@ def _ask(registry: Path, name: str) -> None:
     session = open_registry(Home(registry))
     policy = registry.parent / "policy.toml"
     policy.write_text(POLICY, encoding="utf-8")
-    weights = session.store.put_bytes(f"weights of {name}".encode()).digest
+    # Large, so that the worker still reads it when it is told to stand still.
+    weights = session.store.put_bytes(f"weights of {name}".encode() + bytes(2**27)).digest
     checkpoint = ArtifactPublished(
         digest=weights, kind=Kind.CHECKPOINT, form="blob", size=0, origin="imported"
     )
@@ -165,6 +166,7 @@ def hold(registry: Path, started: list[subprocess.Popen[bytes]]) -> Callable[...
         _until(note.exists)
         worker = json.loads(note.read_bytes())["process"]["pid"]
         os.kill(worker, signal.SIGSTOP)
+        _until(lambda: b") T " in Path(f"/proc/{worker}/stat").read_bytes())
         return Held(daemon=started[-1], run=event["data"]["run"], worker=worker)
 
     return go
@@ -174,7 +176,7 @@ def _until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LIMIT_SECONDS
     while not true():
         assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
+        time.sleep(0.001)
 
 
 def _told(registry: Path) -> list[str]:
