@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 from registry.assess import Assessment
-from registry.decide import Action, Record, Start, environment_facts, slot_facts
+from registry.decide import Start, environment_facts, slot_facts
 from registry.fold import State
 from registry.plans import PlanView, Site, Status
 from schemas import events as e
@@ -102,11 +102,6 @@ class Agenda:
             touched.add(slot)
 
     # -- what is to be done --------------------------------------------------------------------
-
-    def actions(self, now: str) -> tuple[Action, ...]:
-        """What to do at `now`. Facts first; starts only once no fact is left to record."""
-        facts = self.facts(now)
-        return (Record(payloads=facts),) if facts else tuple(self.starts())
 
     def facts(self, now: str) -> tuple[Payload, ...]:
         """Take in what was noted and what fell due by `now`; the facts that are to be recorded."""
@@ -208,19 +203,3 @@ class Agenda:
         rank: Any = self._ranks.pop((plan, slot), None)
         if rank is not None:
             del self._ready[bisect_left(self._ready, rank)]
-
-
-def decide(
-    state: State, plans: Iterable[Digest], catalog: Sequence[PhaseSpec], site: Site, now: str
-) -> tuple[Action, ...]:
-    """What to do next for those of these plans that are wanted, from nothing but the state."""
-    found: dict[str, Payload] = {}
-    starts: dict[Digest | None, Start] = {}
-    for plan in plans:
-        agenda = Agenda(state, catalog, site, only=plan)
-        found |= {fact.model_dump_json(): fact for fact in agenda.facts(now)}
-        for start in agenda.starts():
-            starts.setdefault(start.view.key, start)
-    if found:
-        return (Record(payloads=tuple(found.values())),)
-    return tuple(starts.values())

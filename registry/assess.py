@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any
 
+from registry.attempts import standing
 from registry.fold import Run, State
 from registry.plans import (
     ENVIRONMENT,
@@ -82,8 +82,6 @@ class Assessment:
         self.gates: dict[tuple[str, str], GateView] = {}
         self.left_out: set[tuple[str, str]] = set()
         """Gates over slots that were skipped: they have nothing to judge, and block nothing."""
-        self.assessed = 0
-        """How many slots were assessed so far, each time counted: the work that was done."""
         self.now = ""
         self._wakes: dict[str, str] = {}
         """Slot -> when it changes by itself: a waiver expires, a pause ends."""
@@ -149,7 +147,6 @@ class Assessment:
 
     def _assess(self, spec: PhaseSpec, slot: Slot) -> bool:
         """One slot and the gates over it; whether others may see a difference."""
-        self.assessed += 1
         self._wakes.pop(slot.id, None)
         self.views.pop(slot.id, None)  # no slot rests on how it stood itself
         view = self._view(spec, slot)
@@ -233,15 +230,12 @@ class Assessment:
         moving = (Status.READY, Status.RUNNING, Status.WAITING)
         for view in self.views.values():
             if view.status in moving:
-                moving_slot = view.slot.id
-                return _plain(
-                    spec, slot, Status.WAITING, Reason.OTHERS_UNSETTLED, moving_slot, moving_slot
-                )
+                other = view.slot.id
+                return _plain(spec, slot, Status.WAITING, Reason.OTHERS_UNSETTLED, other, other)
         for view in self.views.values():
             if view.status is Status.FAILED and not view.slot.optional:
-                return _plain(
-                    spec, slot, Status.BLOCKED, Reason.INPUT_FAILED, view.slot.id, view.slot.id
-                )
+                other = view.slot.id
+                return _plain(spec, slot, Status.BLOCKED, Reason.INPUT_FAILED, other, other)
         for gate in self.all_gates():
             if gate.required and gate.blocking and not gate.open:
                 status = Status.BLOCKED if gate.judged or not gate.subject else Status.WAITING
@@ -349,7 +343,8 @@ class Assessment:
         tools: Mapping[str, str],
         key: Digest | None = None,
     ) -> SlotView:
-        status, reason, detail, until = self._standing(slot, run)
+        own = (self.plan, slot.id)
+        status, reason, detail, until = standing(self.state, run, own, self.site.limits, self.now)
         return SlotView(
             slot=slot,
             spec=spec,
@@ -364,42 +359,6 @@ class Assessment:
             run=run,
             attempt=run.attempts + 1 if run else 1,
         )
-
-    def _standing(  # noqa: PLR0911  # one line a case
-        self, slot: Slot, run: Run | None
-    ) -> tuple[Status, Reason, str, str | None]:
-        if run is None:
-            return Status.READY, Reason.NEW, "", None
-        name = f"run {run.key[:SHORT]}"
-        if run.status == "succeeded":
-            own = (run.started.plan, run.started.slot) == (self.plan, slot.id)
-            return Status.FILLED, Reason.SUCCEEDED if own else Reason.REUSED, name, None
-        if run.status == "started":
-            return Status.RUNNING, Reason.RUNS, f"{name}, attempt {run.attempts}", None
-        if self.state.reopened(run, self.plan):
-            return Status.READY, Reason.RETRY, name, None
-        if run.cancelled_seq:
-            return Status.FAILED, Reason.RUN_CANCELLED, name, None
-        told = (
-            f"{name}: {run.error.message if run.status == 'failed' and run.error else run.reason}"
-        )
-        if not run.goes_on_by_itself:
-            return Status.FAILED, Reason.RUN_FAILED, told, None
-        if run.failures >= self.site.limits.attempts:
-            died = run.status == "abandoned"
-            return Status.FAILED, Reason.RUN_DIED if died else Reason.RUN_FAILED, told, None
-        due = self._due(run)
-        # Before its own end the clock was set back; nobody waits for it to come round again.
-        if run.ended_ts <= self.now < due:
-            return Status.WAITING, Reason.BACKING_OFF, f"until {due}; {told}", due
-        return Status.READY, Reason.RETRY, told, None
-
-    def _due(self, run: Run) -> str:
-        """When a run that was lost is tried again (RFC 3339 UTC)."""
-        if not run.failures:
-            return ""
-        pause = timedelta(seconds=self.site.limits.pause(run.failures))
-        return (datetime.fromisoformat(run.ended_ts) + pause).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
     # -- gates ---------------------------------------------------------------------------------
 

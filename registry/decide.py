@@ -21,21 +21,11 @@ from schemas.report import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """Append these facts."""
-
-    payloads: tuple[Payload, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Start:
     """Start this slot's run."""
 
     plan: Digest
     view: SlotView
-
-
-Action = Record | Start
 
 
 def slot_facts(assessment: Assessment, slot: SlotView) -> Iterator[Payload]:

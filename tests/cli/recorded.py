@@ -15,8 +15,8 @@ from cli.intake import publish_policy
 from cli.wiring import Session
 from phases import environment
 from phases.catalog import CATALOG
-from registry.agenda import decide
-from registry.decide import Record, Start
+from registry.agenda import Agenda
+from registry.decide import Start
 from registry.plans import PlanView, SlotView
 from schemas import canonical
 from schemas.artifact import FileFact, Kind, Parent
@@ -76,14 +76,15 @@ class Recorder:
         self._environment()
         for _ in range(100):
             reactor = self.session.reactor()
-            actions = decide(reactor.state, (plan,), CATALOG, reactor.site(), reactor.now())
-            if not actions:
+            agenda = Agenda(reactor.state, CATALOG, reactor.site(), only=plan)
+            if facts := agenda.facts(reactor.now()):
+                self.session.ledger.append(facts)
+                continue
+            starts = tuple(agenda.starts())
+            if not starts:
                 return reactor.view(plan)
-            for action in actions:
-                if isinstance(action, Record):
-                    self.session.ledger.append(action.payloads)
-                else:
-                    self._execute(action)
+            for start in starts:
+                self._execute(start)
         raise AssertionError("the plan never came to rest")
 
     def _checkpoint(self) -> Digest:

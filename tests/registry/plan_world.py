@@ -6,14 +6,15 @@ decision can be tested to its end without a process.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from blake3 import blake3
 
-from registry.agenda import Agenda, decide
+from registry.agenda import Agenda
 from registry.assess import assess
-from registry.decide import Action, Record, Start
+from registry.decide import Start
 from registry.fold import State
 from registry.plans import PlanView, Site, SlotView
 from schemas import canonical
@@ -33,6 +34,37 @@ from schemas.limits import Limits
 from schemas.plan import Made, Need, PhaseSpec, Slot
 from schemas.policy import Policy, Tier
 from schemas.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Append these facts."""
+
+    payloads: tuple[Payload, ...]
+
+
+Action = Record | Start
+
+
+def actions(agenda: Agenda, now: str) -> tuple[Action, ...]:
+    """What the reactor does next: facts first; starts only once no fact is left to record."""
+    facts = agenda.facts(now)
+    return (Record(payloads=facts),) if facts else tuple(agenda.starts())
+
+
+def decide(
+    state: State, plans: Iterable[Digest], catalog: Sequence[PhaseSpec], site: Site, now: str
+) -> tuple[Action, ...]:
+    """The same for some plans, from nothing but the state."""
+    found: dict[str, Payload] = {}
+    starts: dict[Digest | None, Start] = {}
+    for plan in plans:
+        agenda = Agenda(state, catalog, site, only=plan)
+        found |= {fact.model_dump_json(): fact for fact in agenda.facts(now)}
+        for start in agenda.starts():
+            starts.setdefault(start.view.key, start)
+    return (Record(payloads=tuple(found.values())),) if found else tuple(starts.values())
+
 
 NOW = "2026-11-22T10:00:00.000000Z"
 ENVIRONMENT: Digest = blake3(b"environment").hexdigest()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry.agenda import Agenda
-from registry.decide import Action, Record, Start
+from registry.decide import Start
 from schemas.events import (
     ArtifactEvicted,
     ArtifactPublished,
@@ -26,18 +26,18 @@ from schemas.events import (
 )
 from schemas.limits import Limits
 
-from .plan_world import CATALOG, NOW, World, digest
+from .plan_world import CATALOG, NOW, Action, Record, World, actions, digest
 
 if TYPE_CHECKING:
     from schemas.digest import Digest
 
 
-def _told(actions: tuple[Action, ...]) -> Any:
-    if actions and isinstance(actions[0], Record):
-        return {fact.model_dump_json() for fact in actions[0].payloads}
+def _told(due: tuple[Action, ...]) -> Any:
+    if due and isinstance(due[0], Record):
+        return {fact.model_dump_json() for fact in due[0].payloads}
     return [
         (a.plan, a.view.slot.id, a.view.key, a.view.attempt, a.view.inputs)
-        for a in actions
+        for a in due
         if isinstance(a, Start)
     ]
 
@@ -84,11 +84,11 @@ class _History:
 
     def act(self) -> None:
         assert self.world.agenda is not None
-        actions = self.world.agenda.actions(self.world.now)
-        if actions and isinstance(actions[0], Record):
-            self.world.record(*actions[0].payloads)
-        elif actions:
-            start = self.random.choice(actions)
+        due = actions(self.world.agenda, self.world.now)
+        if due and isinstance(due[0], Record):
+            self.world.record(*due[0].payloads)
+        elif due:
+            start = self.random.choice(due)
             assert isinstance(start, Start)
             self.world._execute(start, notice=self.random.random() < 0.5)
 
@@ -166,7 +166,7 @@ def test_an_agenda_that_follows_equals_one_that_is_made_anew(seed: int) -> None:
     for _ in range(120):
         history.step()
         fresh = Agenda(world.state, CATALOG, world.site)
-        assert _told(world.agenda.actions(world.now)) == _told(fresh.actions(world.now))
+        assert _told(actions(world.agenda, world.now)) == _told(actions(fresh, world.now))
         for plan in world.state.wanted():
             mine, anew = world.agenda.view(plan, world.now), fresh.view(plan, world.now)
             assert [(s.slot.id, s.status, s.reason) for s in mine.slots] == [
@@ -236,7 +236,7 @@ def test_a_verdict_is_followed_only_to_what_rests_on_it() -> None:
             until="2030-01-01T00:00:00.000000Z",
         )
     )
-    (start,) = world.agenda.actions(world.now)
+    (start,) = actions(world.agenda, world.now)
     assert isinstance(start, Start)
     assert start.view.slot.id == "conversion/prefill-16"
     # export/prefill-16, its conversion, and the sealing slot.
@@ -251,15 +251,15 @@ def test_higher_priority_starts_first_then_what_was_asked_for_first() -> None:
     late = world.plan(name="late", prefill=(16,))
     urgent = world.plan(name="urgent", prefill=(32,), priority=5)
     world.record(*_facts(world))
-    (training,) = world.agenda.actions(world.now)  # the same key in all three
+    (training,) = actions(world.agenda, world.now)  # the same key in all three
     assert isinstance(training, Start)
     assert training.plan == urgent
     world._execute(training)
-    while actions := world.agenda.actions(world.now):
-        if isinstance(actions[0], Start):
+    while due := actions(world.agenda, world.now):
+        if isinstance(due[0], Start):
             break
-        world.record(*actions[0].payloads)
-    assert [a.plan for a in actions if isinstance(a, Start)] == [urgent, early, late]
+        world.record(*due[0].payloads)
+    assert [a.plan for a in due if isinstance(a, Start)] == [urgent, early, late]
 
 
 def _facts(world: World) -> Any:
@@ -273,13 +273,13 @@ def test_a_cancelled_plan_is_left_alone_until_it_is_asked_for_again() -> None:
     world.agenda = Agenda(world.state, CATALOG, world.site)
     plan = world.plan()
     world.record(*_facts(world))
-    assert world.agenda.actions(world.now)
+    assert actions(world.agenda, world.now)
     world.record(PlanCancelled(plan=plan, reason="wrong data"))
-    assert world.agenda.actions(world.now) == ()
+    assert actions(world.agenda, world.now) == ()
     with pytest.raises(KeyError):
         world.agenda.view(plan, world.now)
     world.record(PlanRequested(plan=plan))
-    assert len(world.agenda.actions(world.now)) == 1
+    assert len(actions(world.agenda, world.now)) == 1
 
 
 def test_a_cancelled_run_waits_for_a_request_or_a_retry() -> None:
@@ -301,7 +301,7 @@ def test_a_cancelled_run_waits_for_a_request_or_a_retry() -> None:
 
 
 def _decided(world: World, plan: Digest) -> Any:
-    return Agenda(world.state, CATALOG, world.site, only=plan).actions(world.now)
+    return actions(Agenda(world.state, CATALOG, world.site, only=plan), world.now)
 
 
 def test_a_lost_run_waits_longer_each_time_and_is_given_up_at_the_limit() -> None:
@@ -314,11 +314,11 @@ def test_a_lost_run_waits_longer_each_time_and_is_given_up_at_the_limit() -> Non
         assert view.until is not None
         assert view.until == world.now.replace(":00.", f":{pause}.")
         agenda = Agenda(world.state, CATALOG, world.site)
-        assert agenda.actions(world.now) == ()
+        assert actions(agenda, world.now) == ()
         assert agenda.wake == view.until
         world.now = view.until
         world.limits = Limits(attempts=3, backoff=10)
-        (start,) = agenda.actions(world.now)
+        (start,) = actions(agenda, world.now)
         assert isinstance(start, Start)
         world.now = NOW
         world._execute(start)
@@ -366,10 +366,10 @@ def test_a_waiver_that_expires_blocks_again_without_any_event() -> None:
             gate=gate.gate, subject=gate.subject or "", author="ada", reason="so", until=until
         )
     )
-    assert world.agenda.actions(world.now)
+    assert actions(world.agenda, world.now)
     assert world.agenda.wake == until
     world.now = "2026-11-22T10:30:00.000001Z"
-    assert world.agenda.actions(world.now) == ()
+    assert actions(world.agenda, world.now) == ()
     assert (
         world.agenda.view(plan, world.now).slot("conversion/prefill-8").reason.name == "GATE_CLOSED"
     )
@@ -381,9 +381,9 @@ def test_an_agenda_holds_nothing_of_plans_that_are_no_longer_wanted() -> None:
     assert agenda is not None
     for _ in range(30):
         plan = world.plan(name="again")
-        agenda.actions(world.now)
+        actions(agenda, world.now)
         world.record(PlanCancelled(plan=plan))
-        agenda.actions(world.now)
+        actions(agenda, world.now)
     sizes = [len(held) for held in vars(agenda).values() if isinstance(held, (dict, list))]
     assert sizes == [0] * len(sizes)
 

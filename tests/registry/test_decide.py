@@ -4,7 +4,6 @@ import copy
 
 import pytest
 
-from registry.agenda import decide
 from registry.assess import assess
 from registry.fold import Published
 from registry.plans import Reason, Status
@@ -18,7 +17,7 @@ from schemas.events import (
 )
 from schemas.policy import Verdict
 
-from .plan_world import CATALOG, NOW, POLICY, World
+from .plan_world import CATALOG, NOW, POLICY, World, decide
 
 
 def _event_types(world: World) -> list[str]:

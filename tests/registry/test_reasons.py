@@ -10,9 +10,8 @@ from itertools import combinations
 import pytest
 
 from registry.admission import Admission, admissions
-from registry.agenda import Agenda, decide
+from registry.agenda import Agenda
 from registry.causes import Cause, find_cause, trace
-from registry.decide import Record
 from registry.plans import PlanView, Reason, Status
 from schemas.digest import SHORT, Digest
 from schemas.events import (
@@ -27,7 +26,7 @@ from schemas.events import (
 from schemas.limits import Limits, PhaseLimits
 from schemas.policy import Verdict
 
-from .plan_world import CATALOG, NOW, POLICY, World
+from .plan_world import CATALOG, NOW, POLICY, Record, World, decide
 
 LATER = "2026-11-22T10:01:00.000000Z"
 """One minute after NOW."""

@@ -7,14 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from registry.agenda import Agenda
-from registry.decide import Record
 from registry.retention import Keep, Kept, retention
 from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.events import PlanCancelled, PlanRequested, TagMoved
 
-from .plan_world import CATALOG, World
+from .plan_world import CATALOG, Record, World, decide
 
 LATER = "2026-12-22T10:00:00.000000Z"
 GRACE = timedelta(days=14)
@@ -46,7 +44,7 @@ def _running(world: World) -> Digest:
     plan = world.plan()
     world.dying = {"conversion/prefill-8"}
     while not world.dead:
-        actions = Agenda(world.state, CATALOG, world.site, only=plan).actions(world.now)
+        actions = decide(world.state, (plan,), CATALOG, world.site, world.now)
         if isinstance(actions[0], Record):
             world.record(*actions[0].payloads)
         else:
