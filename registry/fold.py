@@ -163,6 +163,8 @@ class State:
     """Artifact whose bytes were swept or evicted -> seq of that; gone again when they are back."""
     condemned: dict[Digest, str] = field(default_factory=dict)
     """Artifact that is to be swept -> not before (RFC 3339 UTC)."""
+    restored_at: dict[Digest, str] = field(default_factory=dict)
+    """Artifact whose bytes were brought back -> when last (RFC 3339 UTC)."""
     _running: dict[Digest, Run] = field(default_factory=dict)
     _recipes: dict[Digest, Recipe] = field(default_factory=dict)
     _policies: dict[Digest, Policy] = field(default_factory=dict)
@@ -405,8 +407,9 @@ def _on_artifact_evicted(state: State, event: Event, fact: e.ArtifactEvicted) ->
     state.absent[fact.digest] = event.seq
 
 
-def _on_artifact_restored(state: State, event: Event, fact: e.ArtifactRestored) -> None:  # noqa: ARG001
+def _on_artifact_restored(state: State, event: Event, fact: e.ArtifactRestored) -> None:
     state.absent.pop(fact.digest, None)
+    state.restored_at[fact.digest] = event.ts
 
 
 _HANDLERS: dict[type[e.Payload], Callable[[State, Event, Any], None]] = {

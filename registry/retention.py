@@ -1,8 +1,9 @@
 """Retention: which artifacts' bytes are kept, and the first reason for each. Pure.
 
 Roots are what people point at (tags, releases), what is being worked on (running runs, and plans
-that were asked for lately), and what is young. Whatever shaped a kept artifact is kept with it, so
-that a release can always be explained and made again. All else may be condemned.
+that were asked for lately), and what is young: published or brought back lately. Whatever shaped a
+kept artifact is kept with it, so that a release can always be explained and made again. All else
+may be condemned.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _roots(state: State, since: str) -> Iterator[tuple[Digest, Keep, str]]:
     for digest, plan in _asked_for(state, since):
         yield digest, Keep.ASKED_FOR, plan[:SHORT]
     for digest, publications in state.artifacts.items():
-        latest = publications[-1].ts
+        latest = max(publications[-1].ts, state.restored_at.get(digest, ""))
         if latest >= since:
             yield digest, Keep.YOUNG, latest
 

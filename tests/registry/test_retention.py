@@ -10,7 +10,13 @@ import pytest
 from registry.retention import Keep, Kept, retention
 from schemas.artifact import Kind
 from schemas.digest import Digest
-from schemas.events import PlanCancelled, PlanRequested, TagMoved
+from schemas.events import (
+    ArtifactEvicted,
+    ArtifactRestored,
+    PlanCancelled,
+    PlanRequested,
+    TagMoved,
+)
 
 from .plan_world import CATALOG, Record, World, decide
 
@@ -105,6 +111,26 @@ def test_what_nothing_points_at_is_not_kept_once_it_is_old() -> None:
     stray = world._publish(Kind.DATASET, b"rows")
     assert retention(world.state, world.now, GRACE)[stray].reason is Keep.YOUNG
     assert _kept(world) == {}
+
+
+def test_what_was_brought_back_lately_is_young_again_with_all_that_shaped_it() -> None:
+    """Whoever waited for a rewind must find its bytes after the next collection."""
+    world = World()
+    plan = world.plan()
+    world.run(plan)
+    world.state.releases.clear()
+    made = _output(world, plan, "conversion/prefill-8", "mlpackage")
+    (publication,) = world.state.artifacts[made]
+    assert publication.run is not None
+    world.now = "2026-12-21T10:00:00.000000Z"
+    world.record(
+        ArtifactEvicted(digest=made, run=publication.run, size=1),
+        ArtifactRestored(digest=made, how="run"),
+    )
+    kept = _kept(world)
+    assert kept[made] == Kept(reason=Keep.YOUNG, detail=world.now)
+    assert _output(world, plan, "export/prefill-8", "export") in kept
+    assert retention(world.state, "2027-01-05T10:00:00.000000Z", GRACE) == {}
 
 
 def test_a_plan_that_is_at_work_keeps_all_it_has_made_however_long_it_takes() -> None:
