@@ -105,7 +105,7 @@ def fsck(
             expected=_expected(state),
             now=time.time(),
             share=share,
-            bookmark=session.home.root / "fsck.state",
+            bookmark=session.home.fsck_state,
             resume=resume,
             progress=progress,
         )

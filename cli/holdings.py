@@ -141,9 +141,9 @@ def _unrecorded(home: Home) -> Iterator[Product | JobInput]:
     """What workers made and left to be recorded, and what live ones read."""
     from phases.job import Job, Outcome
 
-    for folder in sorted(home.root.glob("runs/*")):
+    for folder in sorted(home.runs.glob("*")):
         with suppress(FileNotFoundError, ValidationError):  # recorded meanwhile, or left in pieces
-            if held(folder / "lock"):
+            if held(home.run_lock(folder.name)):
                 yield from Job.model_validate_json((folder / "job.json").read_bytes()).inputs
         with suppress(FileNotFoundError, ValidationError):
             outcome = Outcome.model_validate_json((folder / "outcome.json").read_bytes())

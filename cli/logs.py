@@ -162,7 +162,7 @@ class _Log:
     def deserted(self) -> bool:
         """Whether its worker is gone, and nobody is there who would record that."""
         home = self.session.home
-        return not held(home.run(self.run) / "lock") and not held(home.reactor_lock)
+        return not held(home.run_lock(self.run)) and not held(home.reactor_lock)
 
     @property
     def succeeded(self) -> bool:

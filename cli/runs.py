@@ -220,7 +220,7 @@ def _reason(session: Session, run: Run, wish: Event | None) -> str:
     if wish is not None:
         why = f": {wish.data['reason']}" if wish.data.get("reason") else ""
         wished = f"cancelled by {wish.actor.user}{why}"
-    if run.status == "started" and not held(session.home.run(run.key) / "lock"):
+    if run.status == "started" and not held(session.home.run_lock(run.key)):
         return "its worker is gone; whoever advances the registry next records how it ended"
     if run.status == "started" or wished:
         return wished

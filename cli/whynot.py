@@ -101,7 +101,7 @@ class Asked:
             slot,
             admissions=self.admissions,
             advanced=held(home.reactor_lock),
-            deserted=[key for key in live if not held(home.run(key) / "lock")],
+            deserted=[key for key in live if not held(home.run_lock(key))],
         )
 
     def remedy(self, cause: Cause) -> str:

@@ -172,7 +172,7 @@ def make_registry(home: Home) -> bool:
     from store.durable import replace_durably, sync_folder, writing
 
     with writing(home.root):
-        for folder in (home.root, home.root / "runs", *(home.inbox / k for k in PUBLISHABLE)):
+        for folder in (home.root, home.runs, *(home.inbox / k for k in PUBLISHABLE)):
             folder.mkdir(parents=True, exist_ok=True)
         BlobStore.create(home.objects)
         home.log.touch()

@@ -131,7 +131,7 @@ class Launcher:
     @contextmanager
     def locked(self, key: Digest) -> Iterator[int | None]:
         """The lock of a run's folder as an open descriptor; None when a live worker has it."""
-        path = self._home.run(key) / "lock"
+        path = self._home.run_lock(key)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -6,6 +6,7 @@ inbox/<kind>/       dropped here = published       reactor.lock     held by the 
 config.toml         limits                         lineage.idx      the adjacency index
 gc.lock             held by who takes objects away
 damaged/            objects that a repair replaces
+stat.cache/         digests of unchanged files     fsck.state       how far a check came
 """
 
 from __future__ import annotations
@@ -72,9 +73,28 @@ class Home:
         """Objects whose bytes are not what their names say, until good ones are durable."""
         return self.root / "damaged"
 
+    @property
+    def stat_cache(self) -> Path:
+        """Digests of files that did not change since they were read: derived."""
+        return self.root / "stat.cache"
+
+    @property
+    def fsck_state(self) -> Path:
+        """How far an interrupted check of the store came: derived."""
+        return self.root / "fsck.state"
+
+    @property
+    def runs(self) -> Path:
+        """The folders of runs; a run's goes when its success is recorded."""
+        return self.root / "runs"
+
     def run(self, key: Digest) -> Path:
         """The folder of one run key."""
-        return self.root / "runs" / key
+        return self.runs / key
+
+    def run_lock(self, key: Digest) -> Path:
+        """Held by the worker of that run for as long as it lives."""
+        return self.run(key) / "lock"
 
     @property
     def exists(self) -> bool:
