@@ -6,7 +6,10 @@ One command does all of it, from one look at the store (cli/holdings.py):
  2. what was condemned longer than the grace ago goes for good (`bytes.swept`);
  3. what nothing keeps any longer is condemned (`bytes.condemned`).
 
-All three are recorded in one batch *before* a single object moves, and only if nobody recorded
+What runs left that ended without success goes too, once it is older than the grace and no plan
+would take it up again (phases/runfolders.py).
+
+The three are recorded in one batch *before* a single object moves, and only if nobody recorded
 anything since the look; else it looks again. So whatever may be gone is known as gone or condemned,
 and a kill at any point leaves only work for the next gc: objects still to be moved or removed, of
 which nobody is told that they are there.
@@ -15,32 +18,32 @@ which nobody is told that they are there.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import render
+from cli import render, sweepings
 from cli.arguments import Json, session_of
 from cli.holdings import Stocktaker, alone, logs
 from cli.wiring import clock
 from registry.marking import Marks, Stock, mark
-from registry.retention import Keep, Kept, retention
+from registry.retention import Kept, retention
 from schemas.digest import SHORT, Digest
 from schemas.errors import BusyError, InputError, IntegrityError
 from schemas.events import BytesCondemned, BytesReprieved, BytesSwept, Payload
 
 if TYPE_CHECKING:
     from cli.wiring import Session
+    from phases.runfolders import RunFolder
     from registry.fold import State
 
 LOOKS = 50
 """How often to look again because somebody recorded something meanwhile."""
 _MOST = 800
 """Digests in one event, which holds at most 64 KiB."""
-_SHORT_GRACE = timedelta(hours=1)
 NANOSECONDS = 10**9
 
 
@@ -52,7 +55,11 @@ class Decision:
     stock: Stock
     kept: dict[Digest, Kept]
     marks: Marks
+    folders: tuple[RunFolder, ...]
+    """Of runs; they are no objects, and no event tells of them."""
     now: str
+    since: str
+    """What is older than this is older than the grace."""
     until: str
     """When what is condemned now may be swept."""
 
@@ -136,7 +143,8 @@ def gc(
     """Free the bytes that nothing keeps.
 
     They are condemned first, can be read and kept for a grace period, and are swept by a later gc.
-    Kept is what a tag, a release, a plan or a run needs, what is young, and all that shaped it.
+    Kept is what a tag, a release, a plan or a run needs, what is young, and all that shaped it. Old
+    folders of runs that no plan would take up again are removed.
     """
     session = session_of(context)
     allowed = grace_of(session, grace)
@@ -146,10 +154,11 @@ def gc(
         with alone(session.home):
             done = collect(session, allowed)
     if as_json:
-        render.json_document(_as_json(done, allowed, dry_run=dry_run, everything=everything))
+        told = sweepings.as_json(done, allowed, dry_run=dry_run, everything=everything)
+        render.json_document(told)
         return
-    _show(done, everything=everything)
-    _explain(done, allowed, dry_run=dry_run)
+    sweepings.show(done, everything=everything)
+    sweepings.explain(done, allowed, dry_run=dry_run)
 
 
 def grace_of(session: Session, given: str | None) -> timedelta:
@@ -170,11 +179,11 @@ def decide(taker: Stocktaker, grace: timedelta) -> Decision:
     """Look, and decide. Raises IntegrityError when it can not be known what something needs."""
     stock = taker.look()
     now = clock()
-    spelt = _spelt(now)
+    spelt, since = _spelt(now), _spelt(now - grace)
     kept = retention(taker.state, spelt, grace)
     if damaged := [digest for digest in taker.unreadable if digest in kept]:
         raise _unknown_needs(damaged[0], taker.unreadable[damaged[0]])
-    stock = _with_logs(stock, taker.state, kept, _spelt(now - grace))
+    stock = _with_logs(stock, taker.state, kept, since)
     marks = mark(
         stock,
         kept,
@@ -188,7 +197,9 @@ def decide(taker: Stocktaker, grace: timedelta) -> Decision:
         stock=stock,
         kept=kept,
         marks=marks,
+        folders=taker.run_folders.look(spelt, since),
         now=spelt,
+        since=since,
         until=_spelt(now + grace),
     )
 
@@ -206,7 +217,7 @@ def collect(session: Session, grace: timedelta) -> Decision:
             payloads, since=found.state.seq, unless=lambda _: True
         ):
             _carry_out(session, found)
-            return found
+            return replace(found, folders=_without_old(taker, found))
     raise unquiet("still gc")
 
 
@@ -229,9 +240,18 @@ def _carry_out(session: Session, found: Decision) -> None:
     store.condemn(sorted(found.marks.doomed))
 
 
-def _with_logs(stock: Stock, state: State, kept: dict[Digest, Kept], since: str) -> Stock:
-    from dataclasses import replace
+def _without_old(taker: Stocktaker, found: Decision) -> tuple[RunFolder, ...]:
+    """Remove the folders of runs that may go; what became of each."""
+    folders = taker.run_folders
+    return tuple(
+        folder
+        if not folder.over or folders.remove(folder, found.now, found.since, refresh=taker.follow)
+        else replace(folder, over=False, why="somebody took it up meanwhile")
+        for folder in found.folders
+    )
 
+
+def _with_logs(stock: Stock, state: State, kept: dict[Digest, Kept], since: str) -> Stock:
     return replace(stock, held=stock.held | logs(state, kept, since))
 
 
@@ -256,150 +276,3 @@ def _unknown_needs(digest: Digest, error: IntegrityError) -> IntegrityError:
         remedy=f"Mend it first with `still repair {digest[:SHORT]}`; nothing was changed.",
         code="gc.unreadable_tree",
     )
-
-
-# -- telling ------------------------------------------------------------------------------------
-
-
-def _lost_with(found: Decision, artifact: Digest) -> int:
-    """Bytes of an artifact that nothing keeps."""
-    return found.stock.size(found.stock.needs[artifact] - found.marks.live)
-
-
-def _named(found: Decision, digest: Digest) -> tuple[str, str]:
-    fact = found.state.artifacts[digest][-1].fact
-    return str(fact.kind), fact.name or fact.role or ""
-
-
-def _fates(found: Decision) -> Iterator[tuple[str, Digest, str]]:
-    """(what happens, artifact, why) of every artifact that something happens to, or is to."""
-    for digest in found.reprieved:
-        kept = found.kept.get(digest)
-        yield "reprieve", digest, _reason(kept) if kept else "others keep all its bytes"
-    for digest in found.swept:
-        yield "sweep", digest, "condemned longer ago than the grace"
-    for digest in found.condemned:
-        yield "condemn", digest, f"nothing keeps it; swept after {render.moment(found.until)}"
-    told = {*found.swept, *found.condemned, *found.reprieved}
-    for digest, until in found.state.condemned.items():
-        if digest not in told:
-            yield "condemned", digest, f"nothing keeps it; swept after {render.moment(until)}"
-
-
-def _reason(kept: Kept) -> str:
-    return f"{kept.reason.value}: {kept.detail}"
-
-
-def _show(found: Decision, *, everything: bool) -> None:
-    rows: list[tuple[str, ...]] = []
-    for fate, digest, why in _fates(found):
-        kind, name = _named(found, digest)
-        size = render.size(_lost_with(found, digest))
-        rows.append((fate, render.short(digest), kind, size, name, why))
-    for fate, objects in (("sweep", found.gone), ("condemn", found.marks.doomed)):
-        rows += _orphan_rows(found, fate, found.orphans(objects), everything=everything)
-    if everything:
-        for digest, kept in found.kept.items():
-            kind, name = _named(found, digest)
-            size = render.size(found.stock.size(found.stock.needs.get(digest, ())))
-            rows.append(("keep", render.short(digest), kind, size, name, _reason(kept)))
-    if rows:
-        render.table(("what", "digest", "kind", "size", "name", "why"), rows)
-    for total in _totals(found):
-        render.row("total", total["reason"], total["artifacts"], render.size(total["bytes"]))
-
-
-def _orphan_rows(
-    found: Decision, fate: str, orphans: Sequence[Digest], *, everything: bool
-) -> Iterator[tuple[str, ...]]:
-    why = "no artifact needs it"
-    if everything:
-        for digest in orphans:
-            yield (
-                fate,
-                render.short(digest),
-                "orphan",
-                render.size(found.stock.size((digest,))),
-                "",
-                why,
-            )
-    elif orphans:
-        size = render.size(found.stock.size(orphans))
-        yield fate, f"{len(orphans)} objects", "orphan", size, "", why
-
-
-def _totals(found: Decision) -> list[dict[str, Any]]:
-    """How many artifacts each reason keeps, with bytes that are counted at the first of them."""
-    counted: set[Digest] = set()
-    told = []
-
-    def total(reason: str, artifacts: int, objects: Collection[Digest]) -> None:
-        fresh = set(objects) - counted
-        counted.update(fresh)
-        if artifacts or fresh:
-            size = found.stock.size(fresh)
-            told.append({"reason": reason, "artifacts": artifacts, "bytes": size})
-
-    for reason in Keep:
-        kept = [digest for digest, why in found.kept.items() if why.reason is reason]
-        objects = frozenset().union(*(found.stock.needs.get(d, frozenset()) for d in kept))
-        total(f"kept: {reason.value}", len(kept), objects)
-    total("kept: a log, or not recorded yet", 0, found.stock.held & found.stock.objects)
-    total("swept now", len(found.swept), found.gone)
-    total("condemned now", len(found.condemned), found.marks.doomed)
-    total("condemned before", 0, found.marks.waiting)
-    total("kept: young objects", 0, found.stock.objects)
-    return told
-
-
-def _explain(found: Decision, grace: timedelta, *, dry_run: bool) -> None:
-    if grace < _SHORT_GRACE:
-        render.note(
-            f"  Note: with a grace of {grace} what is condemned now goes with the very next gc."
-        )
-    if found.condemned or found.marks.waiting:
-        render.note(
-            f"  Condemned bytes can still be read. What is condemned now is not swept before "
-            f"{render.moment(found.until)}.\n  Keep something: `still tag NAME REF`, then "
-            "`still gc`."
-        )
-    if dry_run:
-        render.note("  Nothing was changed.")
-
-
-def _as_json(
-    found: Decision, grace: timedelta, *, dry_run: bool, everything: bool
-) -> dict[str, Any]:
-    def item(digest: Digest, size: int) -> dict[str, Any]:
-        kind, name = _named(found, digest)
-        return {"digest": digest, "kind": kind, "name": name, "bytes": size}
-
-    def objects(digests: Sequence[Digest]) -> list[dict[str, Any]]:
-        return [{"digest": d, "bytes": found.stock.size((d,))} for d in digests]
-
-    told: dict[str, Any] = {
-        "dry_run": dry_run,
-        "grace_seconds": grace.total_seconds(),
-        "until": found.until,
-        "artifacts": [
-            item(digest, _lost_with(found, digest)) | {"fate": fate, "why": why}
-            for fate, digest, why in _fates(found)
-        ],
-        "orphans": {
-            "swept": objects(found.orphans(found.gone)),
-            "condemned": objects(found.orphans(found.marks.doomed)),
-        },
-        "bytes": {
-            "swept": found.stock.size(found.gone),
-            "condemned": found.stock.size(found.marks.doomed),
-            "waiting": found.stock.size(found.marks.waiting),
-        },
-        "totals": _totals(found),
-    }
-    if everything:
-        told["kept"] = [
-            item(digest, found.stock.size(found.stock.needs.get(digest, ())))
-            | {"reason": kept.reason.code, "detail": kept.detail}
-            for digest, kept in found.kept.items()
-        ]
-    return told

@@ -12,6 +12,7 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -28,6 +29,7 @@ from store.trees import read_tree
 if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.job import JobInput
+    from phases.runfolders import RunFolders
     from registry.fold import State
     from registry.home import Home
     from schemas.artifact import Product
@@ -40,6 +42,7 @@ class Stocktaker:
         from registry.fold import State
         from registry.ledger import LedgerReader
 
+        self._session = session
         self._home, self._store = session.home, session.store
         self._reader = LedgerReader(session.home.log)
         self._members: dict[Digest, frozenset[Digest]] = {}
@@ -51,7 +54,7 @@ class Stocktaker:
         """Everything as it is now; `state` is the ledger as it was then. Raises StorageError."""
         oldest = self._store.oldest_lease()
         products = list(_unrecorded(self._home))
-        self.state.follow(self._reader)
+        self.follow()
         self.unreadable = {}
         spared = frozenset().union(*(self.objects(p.digest, p.form) for p in products))
         needs = {}
@@ -69,6 +72,17 @@ class Stocktaker:
             placed=dict(_placed(self._home)),
             condemned={c.digest: Seen(c.size, c.at_ns) for c in self._store.condemned()},
         )
+
+    def follow(self) -> State:
+        """Fold what was recorded since the last look."""
+        return self.state.follow(self._reader)
+
+    @cached_property
+    def run_folders(self) -> RunFolders:
+        """What lies below `runs/`, judged by the same state."""
+        from phases.runfolders import RunFolders
+
+        return RunFolders(self._home, self.state, self._session.config.limits())
 
     def objects(self, digest: Digest, form: Form) -> frozenset[Digest]:
         """What an artifact consists of; itself alone where its tree can not be read."""

@@ -149,7 +149,9 @@ def _name(state: State, holder: str) -> str:
 
 
 def _summary(home: Home, state: State, stock: Stock, shared: int) -> dict[str, Any]:
-    """Figures of the whole store; all in bytes but `until`."""
+    """Figures of the whole store, and of what lies beside it; all in bytes but `until`."""
+    from phases.runfolders import size_of
+
     size = stock.size(stock.objects)
     return {
         "store": size,
@@ -158,6 +160,7 @@ def _summary(home: Home, state: State, stock: Stock, shared: int) -> dict[str, A
         "condemned": stock.size(stock.condemned.keys() - stock.placed.keys()),
         "until": max(state.condemned.values(), default=None),
         "left_overs": sum(_left_overs(home)),
+        "run_folders": size_of(home.runs),
     }
 
 
@@ -179,3 +182,6 @@ def _show_summary(summary: Mapping[str, Any], *, left_out: int) -> None:
         render.row("condemned", render.size(summary["condemned"]), until)
     if summary["left_overs"]:
         render.row("left over", render.size(summary["left_overs"]), "`still fsck` removes them")
+    if summary["run_folders"]:
+        why = "what runs left that have not succeeded; `still gc` removes what is old"
+        render.row("run folders", render.size(summary["run_folders"]), why)
