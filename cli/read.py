@@ -163,6 +163,8 @@ def checkout(
     digest = resolve_reference(state, ref)
     require_present(state, digest)
     taken = write(session.store, digest, form_of(state, digest), dest, link=link)
+    for name in taken.swept:
+        render.note(f"  Removed {name}, which a checkout that was killed had left.")
     if as_json:
         told = {"files": taken.files, "bytes": taken.bytes}
         render.json_document({"digest": digest, "path": str(dest), **told})

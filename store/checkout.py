@@ -5,17 +5,19 @@ beside it, then renamed); every byte is verified on its way out; unless links ar
 checkout shares no writable storage with the object (reflink, which the file system copies on write,
 else a copy), so editing it cannot change the store. A hard link can be edited through, by root
 whatever its mode is: then the object is corrupt, which `fsck` and every verified read tell.
-Checkouts are not fsynced: they can be made again.
+Checkouts are not fsynced: they can be made again. What is unfinished lies in a hidden folder beside
+DEST, which its process keeps locked (flock); the next checkout there removes what the dead left.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +36,9 @@ from store.trees import read_tree
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
 
+_UNFINISHED = ".still-unfinished-"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 Mode = Literal["reflink", "copy", "link"]
 
 
@@ -45,6 +50,8 @@ class Taken:
     """Files by mode."""
     bytes: dict[Mode, int]
     """Their bytes."""
+    swept: tuple[str, ...] = ()
+    """Names of what dead checkouts had left in the same folder, and is gone now."""
 
     def note(self, mode: Mode, size: int) -> None:
         """Count one more file."""
@@ -60,6 +67,7 @@ def checkout(store: BlobStore, digest: str, form: Form, dest: Path, *, link: boo
     the store is not what it was, StorageError when the disk refuses; then there is no `dest`.
     """
     outlet = _Outlet(store, link=link)
+    outlet.taken.swept = _sweep(dest.parent)
     with _appearing(dest) as temporary:
         if form == "blob":
             outlet.hand_out(digest, temporary, executable=False)
@@ -101,12 +109,47 @@ def _appearing(dest: Path) -> Iterator[Path]:
             code="checkout.no_folder",
         )
     with writing(dest.parent):
-        cradle = Path(tempfile.mkdtemp(dir=dest.parent, prefix=".still-"))
+        cradle, lock = _cradle(dest.parent)
         try:
             yield cradle / "new"
             (cradle / "new").rename(dest)
         finally:
             shutil.rmtree(cradle, ignore_errors=True)
+            os.close(lock)
+
+
+def _cradle(folder: Path) -> tuple[Path, int]:
+    """A folder of our own, and its lock. Whoever sweeps before we lock it may take it away."""
+    while True:
+        cradle = Path(tempfile.mkdtemp(dir=folder, prefix=_UNFINISHED))
+        with suppress(FileNotFoundError):
+            lock = os.open(cradle, _FOLDER)
+            with suppress(OSError):  # a file system that locks no folders: nobody sweeps there
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if cradle.exists():
+                return cradle, lock
+            os.close(lock)
+
+
+def _sweep(folder: Path) -> tuple[str, ...]:
+    """Remove what dead checkouts left in `folder`, as far as we may; the names that are gone."""
+    return tuple(path.name for path in sorted(folder.glob(f"{_UNFINISHED}*")) if _swept(path))
+
+
+def _swept(cradle: Path) -> bool:
+    try:
+        lock = os.open(cradle, _FOLDER)
+    except OSError:  # somebody else's, or no folder
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # its process lives, or nobody can tell
+        return False
+    else:
+        shutil.rmtree(cradle, ignore_errors=True)
+        return not cradle.exists()
+    finally:
+        os.close(lock)
 
 
 class _Outlet:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import InputError, IntegrityError
 from store.blobs import BlobStore
-from store.checkout import checkout, link_tree
+from store.checkout import _appearing, checkout, link_tree
 from store.trees import put_tree
 
 
@@ -224,3 +225,37 @@ def test_a_file_system_that_clones_gives_clones(
     large.write_bytes(bytes(1 << 20) * 6)
     with pytest.raises(InputError, match="changed"):  # the stand-in clones the first mebibyte only
         store.put_file(large)
+
+
+def test_what_a_killed_checkout_left_goes_with_the_next_one_and_work_in_progress_stays(
+    store: BlobStore, folder: Path, tmp_path: Path
+) -> None:
+    digest = put_tree(store, folder).digest
+    child = os.fork()
+    if child == 0:
+        with _appearing(tmp_path / "killed") as unfinished:
+            unfinished.mkdir()
+            (unfinished / "half").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.glob(".still-*")
+    with _appearing(tmp_path / "slow") as unfinished:
+        unfinished.mkdir()
+        assert checkout(store, digest, "tree", tmp_path / "out").swept == (left.name,)
+        assert [path.name for path in tmp_path.glob(".still-*")] == [unfinished.parent.name]
+    assert (tmp_path / "slow").is_dir()
+    assert not (tmp_path / "killed").exists()
+    assert list(tmp_path.glob(".still-*")) == []
+
+
+def test_a_folder_that_only_looks_like_an_unfinished_checkout_is_not_followed(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    digest = store.put_bytes(b"abc").digest
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_bytes(b"mine")
+    (tmp_path / ".still-unfinished-x").symlink_to(tmp_path / "mine")
+    (tmp_path / ".still-backup").mkdir()
+    assert checkout(store, digest, "blob", tmp_path / "out").swept == ()
+    assert (tmp_path / "mine" / "file").read_bytes() == b"mine"
+    assert (tmp_path / ".still-backup").is_dir()
