@@ -110,10 +110,13 @@ class BlobStore:
             self._expect(digest, hash_bytes(data).digest)
         return data
 
-    def verify(self, digest: str) -> int:
-        """Hash the object and return its size; raises IntegrityError, naming it, on a mismatch."""
+    def verify(self, digest: str, *, alone: bool = True) -> int:
+        """Hash the object and return its size; raises IntegrityError, naming it, on a mismatch.
+
+        `alone`: as for `hash_open`.
+        """
         with self.open(digest) as blob, reading_object(digest, self._place(digest)):
-            found = hash_open(blob.fileno())
+            found = hash_open(blob.fileno(), alone=alone)
         self._expect(digest, found.digest)
         return found.size
 

@@ -251,12 +251,14 @@ def _verified(
 ) -> Iterator[tuple[list[int], list[Problem]]]:
     """Verify these objects on every core; yields jobs in order, a few being always under way."""
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # One that is more than a core's share is hashed by all of them: the others would be idle.
+    large = sum(found.sizes[place] for place in places) // (workers or 1)
     waiting: deque[tuple[list[int], Future[list[Problem]]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for job in _jobs(found, places):
-                digests = [found.digests[place] for place in job]
-                waiting.append((job, pool.submit(_problems, store, digests)))
+                objects = [(found.digests[place], found.sizes[place] > large) for place in job]
+                waiting.append((job, pool.submit(_problems, store, objects)))
                 if len(waiting) > 2 * (workers or 1):
                     done, future = waiting.popleft()
                     yield done, future.result()
@@ -280,11 +282,11 @@ def _jobs(found: Survey, places: Sequence[int]) -> Iterator[list[int]]:
         yield job
 
 
-def _problems(store: BlobStore, digests: Iterable[str]) -> list[Problem]:
+def _problems(store: BlobStore, objects: Iterable[tuple[str, bool]]) -> list[Problem]:
     problems = []
-    for digest in digests:
+    for digest, alone in objects:
         try:
-            store.verify(digest)
+            store.verify(digest, alone=alone)
         except IntegrityError as error:
             if error.code != "store.missing":  # swept since the survey; see what is expected
                 problems.append(Problem(digest=digest, what=error.message))

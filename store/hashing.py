@@ -2,14 +2,14 @@
 
 Files are read through a buffer and never mapped into memory: a mapped file that is cut short by
 someone else, or sits on a failing disk, kills the process with SIGBUS where read() raises an error.
-Measured on two cores: 5.5 GB/s buffered, 7.7 GB/s mapped, both far above any disk.
+Measured on two cores with many files: 7.0 GB/s buffered, 7.4 GB/s mapped, 7.2 GB/s hashing alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,11 @@ CHUNK = 4 << 20
 
 _THREADS_PAY_FROM = 1 << 20
 """Bytes: under a mebibyte, waking BLAKE3's threads costs more than they save (measured)."""
+
+_CACHED = 1 << 20
+"""Bytes per read for one thread: what was read is hashed before it leaves the core's cache."""
+
+_own = threading.local()
 
 
 class FileHash(NamedTuple):
@@ -69,17 +74,6 @@ def hash_bytes(data: bytes, *, sha256: bool = False) -> FileHash:
     return hasher.result()
 
 
-def chunks(descriptor: int, size: int) -> Iterator[memoryview]:
-    """Yield the rest of the file behind `descriptor`; each piece is valid until the next.
-
-    `size` is the expected length and only chooses the buffer: reading goes on to the true end.
-    Raises OSError.
-    """
-    buffer = memoryview(bytearray(min(CHUNK, size + 1)))
-    while count := os.readv(descriptor, [buffer]):
-        yield buffer[:count]
-
-
 def hash_file(path: Path, *, sha256: bool = False) -> FileHash:
     """Hash the file at `path` without holding more than 4 MiB of it. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -89,10 +83,23 @@ def hash_file(path: Path, *, sha256: bool = False) -> FileHash:
         os.close(descriptor)
 
 
-def hash_open(descriptor: int, *, sha256: bool = False) -> FileHash:
-    """Hash the rest of an open file. Raises OSError."""
-    size = os.fstat(descriptor).st_size
+def hash_open(descriptor: int, *, sha256: bool = False, alone: bool = True) -> FileHash:
+    """Hash the rest of an open file. Raises OSError.
+
+    `alone`: this may use every core. Not where other threads hash other files meanwhile: each is
+    faster by itself, on pieces that stay in its core's cache.
+    """
+    size = os.fstat(descriptor).st_size if alone else 0
     hasher = Hasher(sha256=sha256, expected=size)
-    for piece in chunks(descriptor, size):
-        hasher.update(piece)
+    buffer = _buffer(CHUNK if size >= _THREADS_PAY_FROM else _CACHED)
+    while count := os.readv(descriptor, [buffer]):
+        hasher.update(buffer[:count])
     return hasher.result()
+
+
+def _buffer(size: int) -> memoryview:
+    """This thread's own: fresh memory for every file would cost more than hashing it."""
+    if len(getattr(_own, "buffer", b"")) < size:
+        _own.buffer = memoryview(bytearray(size))
+    buffer: memoryview = _own.buffer[:size]
+    return buffer

@@ -57,6 +57,20 @@ def start_writing(descriptor: int, offset: int, size: int) -> None:
         )  # only a hint: fsync tells errors
 
 
+def bypass_cache(descriptor: int, *, bypass: bool) -> bool:
+    """Let writes through `descriptor` go past the page cache, or no longer; whether that was done.
+
+    Past it, memory, offset and length have to be multiples of the disk's block (open(2)).
+    """
+    direct = getattr(os, "O_DIRECT", 0)
+    try:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | direct if bypass else flags & ~direct)
+    except OSError:  # tmpfs, for one
+        return False
+    return bool(direct)
+
+
 def reserve(descriptor: int, size: int) -> None:
     """Reserve disk space for `size` bytes, where the file system can; the length stays.
 

@@ -32,6 +32,10 @@ class Rules:
     lease_before_look: bool = True
     put_links_back: bool = True
     gc_alone_takes_names_away: bool = True
+    outcome_before_lease_ends: bool = True
+    outcomes_after_leases: bool = True
+    outcomes_before_ledger: bool = True
+    recorded_before_outcome_goes: bool = True
 
 
 @dataclass
@@ -42,6 +46,8 @@ class World:
     in_place: bool = False
     condemned_at: int | None = None
     leases: dict[int, int] = field(default_factory=dict)
+    outcomes: set[int] = field(default_factory=set)
+    """Workers that left word of it, for the reactor to record."""
     ledger: set[int] = field(default_factory=set)
     """Who refers to the object."""
 
@@ -74,6 +80,39 @@ def publisher(world: World, rules: Rules, me: int, *, lease: bool) -> Steps:
         world.ledger.add(me)
         yield
     world.leases.pop(me, None)
+
+
+def worker(world: World, rules: Rules, me: int, work: int) -> Steps:
+    """Works long without a lease, puts the object under one, and leaves word to be recorded.
+
+    What it reads is in the ledger since before it began, and needs no lease.
+    """
+    for _ in range(work):
+        yield
+    if rules.lease_before_look:
+        world.leases[me] = world.now
+        yield
+    own = yield from _look(world, rules)
+    yield
+    if not rules.lease_before_look:
+        world.leases[me] = world.now
+        yield
+    if not (yield from _show(world, rules, own=own)):
+        world.leases.pop(me, None)
+        return
+    yield
+    for left in (True, False) if rules.outcome_before_lease_ends else (False, True):
+        if left:
+            world.outcomes.add(me)
+        else:
+            world.leases.pop(me, None)
+        yield
+    for recorded in (True, False) if rules.recorded_before_outcome_goes else (False, True):
+        if recorded:
+            world.ledger.add(me)
+        else:
+            world.outcomes.discard(me)
+        yield
 
 
 def _look(world: World, rules: Rules) -> Generator[None, None, bool]:
@@ -118,7 +157,7 @@ def forgetter(world: World) -> Steps:
 def collector(world: World, rules: Rules, rounds: int) -> Steps:
     """Garbage collection, of which one runs at a time."""
     for _ in range(rounds):
-        marked = bool(world.ledger)
+        marked = bool(world.ledger or world.outcomes)
         yield
         if not marked:
             yield from _condemn(world)
@@ -143,22 +182,33 @@ def _sweep(world: World, rules: Rules, *, marked: bool) -> Steps:
     if at is None:
         return
     yield
-    referred = bool(world.ledger)
-    if not rules.ledger_after_leases:
+    seen: dict[str, bool] = {}
+    oldest: int | None = None
+    for place in _order(rules):
+        if place == "leases":
+            oldest = min(world.leases.values(), default=None)
+        else:
+            seen[place] = bool(world.ledger if place == "ledger" else world.outcomes)
         yield
-    oldest = min(world.leases.values(), default=None)
-    yield
-    if rules.ledger_after_leases:
-        referred = bool(world.ledger)
-    if not rules.ledger_read_again:
-        referred = marked
-    yield
+    referred = seen["outcomes"] or (seen["ledger"] if rules.ledger_read_again else marked)
     if referred:
         world.in_place = True
         yield
         world.condemned_at = None
     elif _may_go(rules, at=at, now=now, oldest=oldest):
         world.condemned_at = None
+
+
+def _order(rules: Rules) -> list[str]:
+    """In which order garbage collection looks."""
+    order = ["leases", "outcomes", "ledger"]
+    if not rules.outcomes_after_leases:
+        order = ["outcomes", "leases", "ledger"]
+    if not rules.outcomes_before_ledger:
+        order = ["leases", "ledger", "outcomes"]
+    if not rules.ledger_after_leases:
+        order = ["ledger", "leases", "outcomes"]
+    return order
 
 
 def _may_go(rules: Rules, *, at: int, now: int, oldest: int | None) -> bool:
@@ -178,7 +228,9 @@ def lost(seed: int, rules: Rules) -> bool:
     actors: list[Steps] = [
         collector(world, rules, rounds=3),
         publisher(world, rules, 1, lease=True),
-        publisher(world, rules, 2, lease=chance.random() < 0.5),
+        publisher(world, rules, 2, lease=chance.random() < 0.5)
+        if chance.random() < 0.5
+        else worker(world, rules, 2, work=chance.choice((0, 4, 12))),
         forgetter(world),
     ]
     return any(world.lost for _ in _interleaved(world, actors, chance))

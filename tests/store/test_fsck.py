@@ -196,9 +196,9 @@ def test_an_interrupted_check_goes_on_where_it_was(
     read: list[str] = []
     verify = BlobStore.verify
 
-    def note(one: BlobStore, digest: str) -> int:
+    def note(one: BlobStore, digest: str, *, alone: bool) -> int:
         read.append(digest)
-        return verify(one, digest)
+        return verify(one, digest, alone=alone)
 
     monkeypatch.setattr(BlobStore, "verify", note)
     report = fsck(store, expected=(), now=NOW, bookmark=mark, resume=True)
