@@ -1,4 +1,4 @@
-"""The protocol between publishers and garbage collection as a step model: no file, no process.
+"""The protocol of publishers, workers and garbage collection as a step model: no file, no process.
 
 Everything that the file system does in one step is one step here. `Rules` turns off one condition
 of docs/design.md each, to show that the model would notice. A schedule is one random interleaving;
@@ -225,23 +225,26 @@ def lost(seed: int, rules: Rules) -> bool:
     world = World(in_place=chance.random() < 0.8)
     if world.in_place and chance.random() < 0.4:
         world.ledger.add(-1)
-    actors: list[Steps] = [
-        collector(world, rules, rounds=3),
-        publisher(world, rules, 1, lease=True),
-        publisher(world, rules, 2, lease=chance.random() < 0.5)
+    both = [
+        worker(world, rules, me, work=chance.choice((0, 4, 12)))
         if chance.random() < 0.5
-        else worker(world, rules, 2, work=chance.choice((0, 4, 12))),
-        forgetter(world),
+        else publisher(world, rules, me, lease=me == 1 or chance.random() < 0.5)
+        for me in (1, 2)
     ]
+    actors = [collector(world, rules, rounds=3), *both, forgetter(world)]
     return any(world.lost for _ in _interleaved(world, actors, chance))
 
 
 def _interleaved(world: World, actors: list[Steps], chance: Random) -> Iterable[None]:
-    """Some actors are slow for a while, so that whole rounds pass between two of their steps."""
+    """Some actors are slow for a while, so that whole rounds pass between two of their steps.
+
+    Sometimes much happens within one tick, and sometimes many ticks pass at once.
+    """
     weights = [chance.choice((1, 1, 4, 20)) for _ in actors]
+    paces = chance.choice(((0, 1, 1, 2, 12), (0, 0, 0, 0, 0, 0, 30)))
     while actors:
         (turn,) = chance.choices(range(len(actors)), weights)
-        world.steps += chance.choice((0, 1, 1, 2, 12))
+        world.steps += chance.choice(paces)
         try:
             next(actors[turn])
         except StopIteration:
