@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,6 +14,7 @@ import typer
 
 from cli import render
 from cli.arguments import Json
+from cli.bar import bar
 from registry.home import FOLDER, VARIABLE, Home, locate
 from schemas.errors import InputError
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from registry.ledger import Audit
     from schemas.artifact import Form
     from schemas.digest import Digest
-    from store.fsck import FsckReport, Problem, Progress
+    from store.fsck import FsckReport, Problem
 
 _ALL = 100.0
 """Percent."""
@@ -99,7 +98,12 @@ def fsck(
     session = open_unchecked(locate(context.obj, Path.cwd()))
     audit = _audit(session)
     state = _intact(session, audit)
-    with _progress() as progress:
+    with bar("checking") as drawn:
+
+        def tell(*, objects: int, size: int, of: int) -> None:  # noqa: ARG001  # as fsck tells it
+            drawn.of = of
+            drawn.move(size)
+
         report = check_store(
             session.store,
             expected=_expected(state),
@@ -107,7 +111,7 @@ def fsck(
             share=share,
             bookmark=session.home.fsck_state,
             resume=resume,
-            progress=progress,
+            progress=tell,
         )
     hurt = _hurt(session, state, (*report.missing, *report.corrupt, *report.exposed))
     if as_json:
@@ -141,33 +145,6 @@ def _share(*, metadata: bool, sample: str | None, resume: bool) -> float:
             code="fsck.bad_sample",
         )
     return percent / _ALL
-
-
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A bar for a person who waits at a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("checking"), BarColumn(), DownloadColumn(binary_units=True))
-    speed = (TransferSpeedColumn(), TimeRemainingColumn())
-    with Bar(*columns, *speed, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("checking", total=None)
-
-        def tell(*, objects: int, size: int, of: int) -> None:  # noqa: ARG001  # as Progress
-            bar.update(task, completed=size, total=of)
-
-        yield tell
 
 
 def _audit(session: Session) -> Audit:

@@ -28,6 +28,7 @@ from store.durable import present, reading, shown
 from store.sources import refuse_special
 
 if TYPE_CHECKING:
+    from cli.bar import Bar
     from registry.fold import State
     from store.folders import Found
 
@@ -74,11 +75,13 @@ def publish(
     renew: bool = False,
     rehash: bool = False,
     while_reading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    bar: Bar | None = None,
 ) -> Publication:
     """Check, store and record one file or folder (a folder is a tree). `renew`: see `record`.
 
     `rehash`: read every file, also those that are known not to have changed. `while_reading`: what
-    is entered while it is read, and left before anything is folded or recorded.
+    is entered while it is read, and left before anything is folded or recorded. `bar` shows how far
+    reading is.
 
     Raises InputError or UntrustedFileError when it is not what its kind asks for; nothing is
     recorded then.
@@ -103,7 +106,7 @@ def publish(
     form: Form = "blob" if found is None else "tree"
     with session.store.lease():
         with while_reading():
-            digest, size = _stored(session, path, found, rehash=rehash)
+            digest, size = _stored(session, path, found, rehash=rehash, bar=bar)
         return record(
             session,
             ArtifactPublished(
@@ -162,6 +165,8 @@ def record(session: Session, fact: ArtifactPublished, *, renew: bool = False) ->
         known = False
     if renew and known:
         known = state.latest.get(fact.kind) == fact.digest and not _old(session, state, fact)
+    if known:
+        session.ledger.settle()
     new = not known and bool(
         session.ledger.append([fact], since=state.seq, unless=_publishes(fact))
     )
@@ -190,17 +195,30 @@ def _scanned(path: Path) -> Sequence[Found] | None:
 
 
 def _stored(
-    session: Session, path: Path, found: Sequence[Found] | None, *, rehash: bool
+    session: Session,
+    path: Path,
+    found: Sequence[Found] | None,
+    *,
+    rehash: bool,
+    bar: Bar | None,
 ) -> tuple[Digest, int]:
     from store.statcache import StatCache
     from store.trees import put_tree
 
-    cache = StatCache(session.home.root / "stat.cache", believe=not rehash)
+    cache = StatCache(session.home.stat_cache, believe=not rehash)
+    tell = bar.add if bar else _silent
+    if bar is not None:
+        with reading(path):
+            bar.of = sum(f.status.st_size for f in found) if found else path.stat().st_size
     if found is not None:
-        tree = put_tree(session.store, path, cache=cache, found=found)
+        tree = put_tree(session.store, path, cache=cache, found=found, tell=tell)
         return tree.digest, tree.payload
-    stored = session.store.put_file(path, cache=cache)
+    stored = session.store.put_file(path, cache=cache, tell=tell)
     return stored.digest, stored.size
+
+
+def _silent(_count: int) -> None:
+    pass
 
 
 def _same(known: ArtifactPublished, fact: ArtifactPublished) -> bool:

@@ -10,6 +10,7 @@ import typer
 
 from cli import render
 from cli.arguments import Json, session_of
+from cli.bar import bar
 from cli.intake import parse_kind
 from cli.intake import publish as take_in
 from schemas.errors import InputError
@@ -41,7 +42,10 @@ def publish(
     facts = _pairs(meta or ())
     if tag is not None:
         check_tag_name(tag)  # before anything is stored
-    published = take_in(session, path, wanted, name=name, meta=facts, renew=True, rehash=rehash)
+    with bar("reading") as drawn:
+        published = take_in(
+            session, path, wanted, name=name, meta=facts, renew=True, rehash=rehash, bar=drawn
+        )
     if tag is not None:
         move_tag(session, tag, published.digest)
     if as_json:

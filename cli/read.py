@@ -10,6 +10,7 @@ import typer
 
 from cli import render
 from cli.arguments import Json, Ref, session_of
+from cli.bar import bar
 from cli.presence import require_present, word_for
 from cli.show import tags_of
 from registry.references import form_of, resolve_reference
@@ -162,7 +163,10 @@ def checkout(
     state = session.state()
     digest = resolve_reference(state, ref)
     require_present(state, digest)
-    taken = write(session.store, digest, form_of(state, digest), dest, link=link)
+    form = form_of(state, digest)
+    with bar("writing") as drawn:
+        drawn.of = next(p.fact.size for p in state.artifacts[digest])
+        taken = write(session.store, digest, form, dest, link=link, tell=drawn.add)
     for name in taken.swept:
         render.note(f"  Removed {name}, which a checkout that was killed had left.")
     if as_json:

@@ -30,6 +30,7 @@ from store.places import (
 from store.quarantine import Condemned
 from store.staging import Batch, Stored
 from store.statcache import Memory, StatCache
+from store.streaming import Tell
 
 
 class BlobStore:
@@ -48,9 +49,12 @@ class BlobStore:
             sync_folder(store.root.parent)
         return store
 
-    def batch(self) -> AbstractContextManager[Batch]:
-        """Many puts that share their directory fsyncs; nothing is stored before its `commit`."""
-        return staging.batch(self.root)
+    def batch(self, tell: Tell = lambda _: None) -> AbstractContextManager[Batch]:
+        """Many puts that share their directory fsyncs; nothing is stored before its `commit`.
+
+        `tell` hears how many more bytes of files were taken in.
+        """
+        return staging.batch(self.root, tell)
 
     def put_bytes(self, data: bytes, *, sha256: bool = False) -> Stored:
         """Store `data` durably. Raises StorageError, IntegrityError."""
@@ -60,14 +64,20 @@ class BlobStore:
         return stored
 
     def put_file(
-        self, path: Path, *, sha256: bool = False, cache: StatCache | None = None
+        self,
+        path: Path,
+        *,
+        sha256: bool = False,
+        cache: StatCache | None = None,
+        tell: Tell = lambda _: None,
     ) -> Stored:
         """Store the content of the regular file `path` durably.
 
-        `cache` spares reading it when it did not change since it was recorded there. Raises
-        InputError (unreadable, link, special, changed meanwhile), StorageError, IntegrityError.
+        `cache` spares reading it when it did not change since it was recorded there. `tell` as for
+        `batch`. Raises InputError (unreadable, link, special, changed meanwhile), StorageError,
+        IntegrityError.
         """
-        with self.batch() as batch:
+        with self.batch(tell) as batch:
             memory = Memory(cache, path, batch)
             stored = memory.take(path, "", sha256=sha256)
             batch.commit()

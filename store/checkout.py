@@ -30,7 +30,7 @@ from store.blobs import BlobStore
 from store.durable import shown, writing
 from store.hashing import CHUNK, Hasher, hash_file
 from store.places import corrupt, reading_object
-from store.streaming import pour, write_all
+from store.streaming import Tell, pour, write_all
 from store.trees import read_tree
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -59,14 +59,23 @@ class Taken:
         self.bytes[mode] = self.bytes.get(mode, 0) + size
 
 
-def checkout(store: BlobStore, digest: str, form: Form, dest: Path, *, link: bool = False) -> Taken:
+def checkout(
+    store: BlobStore,
+    digest: str,
+    form: Form,
+    dest: Path,
+    *,
+    link: bool = False,
+    tell: Tell = lambda _: None,
+) -> Taken:
     """Write the artifact to `dest`, bit-exact and writable by its user.
 
     `link` hands out the objects themselves where the file system can: read-only, of no size, and
-    not verified. Raises InputError when `dest` exists or its folder does not, IntegrityError when
-    the store is not what it was, StorageError when the disk refuses; then there is no `dest`.
+    not verified. `tell` hears how many more bytes are there. Raises InputError when `dest` exists
+    or its folder does not, IntegrityError when the store is not what it was, StorageError when the
+    disk refuses; then there is no `dest`.
     """
-    outlet = _Outlet(store, link=link)
+    outlet = _Outlet(store, link=link, tell=tell)
     outlet.taken.swept = _sweep(dest.parent)
     with _appearing(dest) as temporary:
         if form == "blob":
@@ -155,8 +164,9 @@ def _swept(cradle: Path) -> bool:
 class _Outlet:
     """Hands objects out one by one, and remembers what the file system cannot do."""
 
-    def __init__(self, store: BlobStore, *, link: bool) -> None:
+    def __init__(self, store: BlobStore, *, link: bool, tell: Tell) -> None:
         self._store = store
+        self._tell = tell
         self._links = link
         self._clones = True
         self.taken = Taken({}, {})
@@ -185,6 +195,7 @@ class _Outlet:
             self._clones = self._clones and kernel.clone(reader, target, mode)
             if self._clones:
                 found = hash_file(target).digest
+                self._tell(size)
             else:
                 found = self._copied(digest, reader, size, os.open(target, _NEW_FILE, mode))
         if found != digest:
@@ -197,12 +208,21 @@ class _Outlet:
         guard = partial(reading_object, digest, self._store.path(digest))
         try:
             if size >= CHUNK:
-                pour(reader, writer, size=size, hasher=hasher, guard=guard)
+                pour(
+                    reader,
+                    writer,
+                    size=size,
+                    hasher=hasher,
+                    guard=guard,
+                    cached=True,
+                    tell=self._tell,
+                )
             else:
                 with guard():
                     data = os.read(reader, size + 1)
                 hasher.update(data)
                 write_all(writer, data)
+                self._tell(len(data))
         finally:
             os.close(writer)
         return hasher.result().digest

@@ -36,7 +36,7 @@ from store.hashing import CHUNK, FileHash, Hasher, hash_bytes
 from store.leases import absent
 from store.places import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
 from store.sources import open_source, refuse_changed, refuse_special
-from store.streaming import pieces, pour, write_all
+from store.streaming import Tell, pieces, pour, write_all
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -59,7 +59,9 @@ class _Copy(NamedTuple):
 class Batch:
     """Copies waiting to be shown. For one thread."""
 
-    def __init__(self, *, objects: Path, folder: Path, lock: int) -> None:
+    def __init__(self, *, objects: Path, folder: Path, lock: int, tell: Tell) -> None:
+        self.tell = tell
+        """Hears how many more bytes of sources were taken in."""
         self._objects = objects
         self._root = os.fspath(objects)
         self._folder = os.fspath(folder)
@@ -74,6 +76,10 @@ class Batch:
         self._condemned = quarantine.prefixes(objects)
         self.began_ns = os.fstat(lock).st_mtime_ns
         """When the batch began, by the clock of the store's file system."""
+        self.durable_ns = self.began_ns
+        """By the same clock: all names that the batch relies on came before, and are durable."""
+        self.relied = False
+        """Whether it met objects under younger names than expected, and made them durable."""
         self.device = os.fstat(lock).st_dev
         """Of the store's file system."""
 
@@ -115,26 +121,33 @@ class Batch:
         if before.st_size < CHUNK:
             data = _read_small(source, reader, before.st_size)
             refuse_changed(source, before, os.fstat(reader), len(data))
+            self.tell(len(data))
             return self.add_bytes(data, sha256=sha256)
         if met:
             found = _hashed(source, reader, before, sha256=sha256)
             with writing(self._objects):
                 if self._has(found.digest, found.size):
+                    self.tell(found.size)
                     return _stored(found)
             os.lseek(reader, 0, os.SEEK_SET)
         return self._add_large(source, reader, before, sha256=sha256)
 
-    def holds(self, digest: str, size: int) -> bool:
-        """Whether the store has this object, durably, and of this size; a condemned one comes back.
+    def holds(self, digest: str, size: int, *, durable_ns: int) -> bool:
+        """Whether the store has this object, of this size; a condemned one comes back.
 
-        For what an earlier batch acknowledged: its folder is not synced again.
+        For what an earlier batch acknowledged, which had `durable_ns`: its folder is synced again
+        only if the object has a younger name. Then it was gone meanwhile, and whoever put it back
+        may have died before he made that durable.
         """
         try:
             status = os.stat(self._place(digest))  # noqa: PTH116  # for each of many files
         except FileNotFoundError:
-            with writing(self._objects):
-                return self._has(digest, size)
-        return status.st_size == size and stat.S_ISREG(status.st_mode)
+            status = None
+        if status is not None and status.st_ctime_ns <= durable_ns:
+            return status.st_size == size and stat.S_ISREG(status.st_mode)
+        self.relied = True
+        with writing(self._objects):
+            return self._has(digest, size)
 
     def commit(self) -> None:
         """Show everything that was staged; returns when it is durable.
@@ -149,10 +162,12 @@ class Batch:
             for digest, size in self._present.items():
                 if not self._in_place(digest, size) and not self._revived(digest, size):
                     raise vanished(digest)
+            moment = self._moment()
             prefixes = sorted({d[:2] for group in (self._copies, self._present) for d in group})
             if prefixes:
                 folders = [self._objects / prefix for prefix in prefixes]
                 sync_folders([*folders, self._objects], self._lock)
+            self.durable_ns = moment
 
     def close(self) -> None:
         """Let go of the copies."""
@@ -172,9 +187,18 @@ class Batch:
             if cloned:
                 for piece in pieces(descriptor, before.st_size, partial(reading, path)):
                     hasher.update(piece)
+                    self.tell(len(piece))
             else:
                 guard = partial(reading, source)
-                pour(reader, descriptor, size=before.st_size, hasher=hasher, guard=guard)
+                pour(
+                    reader,
+                    descriptor,
+                    size=before.st_size,
+                    hasher=hasher,
+                    guard=guard,
+                    cached=False,
+                    tell=self.tell,
+                )
             found = hasher.result()
             refuse_changed(source, before, os.fstat(reader), found.size)
             if self._has(found.digest, found.size):
@@ -231,6 +255,11 @@ class Batch:
                 sync(self._lock)  # on macOS: empties the drive's cache, for those let go
         self.close()
 
+    def _moment(self) -> int:
+        """Now, by the clock of the store's file system."""
+        os.utime(self._lock)
+        return os.fstat(self._lock).st_mtime_ns
+
     def _has(self, digest: str, size: int) -> bool:
         """Whether the object is staged already or in the store; a condemned one is put back."""
         if digest in self._copies or digest in self._present:
@@ -272,13 +301,13 @@ class Batch:
 
 
 @contextmanager
-def batch(objects: Path) -> Iterator[Batch]:
+def batch(objects: Path, tell: Tell = lambda _: None) -> Iterator[Batch]:
     """Open a batch whose folder goes away with it, whatever happens.
 
     Raises StorageError when the store is missing, full or read-only.
     """
     folder, lock = _claim(objects)
-    opened_batch = Batch(objects=objects, folder=folder, lock=lock)
+    opened_batch = Batch(objects=objects, folder=folder, lock=lock, tell=tell)
     try:
         yield opened_batch
     finally:

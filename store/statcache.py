@@ -56,6 +56,15 @@ class Known(NamedTuple):
     sha256: str | None
 
 
+class Recalled(NamedTuple):
+    """What a cache knows of one published path."""
+
+    known: dict[str, Known]
+    """By relative path."""
+    durable_ns: int
+    """When it was recorded: all its objects had durable names then (Batch)."""
+
+
 class StatCache:
     """The records below one folder, which need not exist."""
 
@@ -63,18 +72,19 @@ class StatCache:
         self.folder = folder
         self._believe = believe
 
-    def load(self, root: Path, *, now_ns: int) -> dict[str, Known]:
-        """What is known below `root`, by relative path; nothing when the clock was set back."""
+    def load(self, root: Path, *, now_ns: int) -> Recalled:
+        """What is known below `root`; nothing when the clock was set back."""
+        nothing = Recalled({}, 0)
         if not self._believe:
-            return {}
+            return nothing
         path = self._path(root)
         try:
             data = path.read_bytes()
             os.utime(path)  # used today
         except OSError:
-            return {}
-        moment, known = _decoded(data)
-        return known if moment <= now_ns else {}
+            return nothing
+        found = _decoded(data)
+        return found if found.durable_ns <= now_ns else nothing
 
     def save(self, root: Path, known: Mapping[str, Known], *, now_ns: int) -> None:
         """Replace what is known below `root`, and forget what is old or too much."""
@@ -106,7 +116,8 @@ class Memory:
         self._cache = cache
         self._root = root
         self._batch = batch
-        self._before = cache.load(root, now_ns=batch.began_ns) if cache else {}
+        began = batch.began_ns
+        self._before, self._then = cache.load(root, now_ns=began) if cache else Recalled({}, 0)
         self._after: dict[str, Known] = {}
         self._read = 0
         self._local: dict[int, bool] = {}
@@ -121,6 +132,7 @@ class Memory:
         known = self._before.get(path)
         if known is not None and self._believed(known, source, status, sha256=sha256):
             self._after[path] = known
+            self._batch.tell(known.signature[3])
             size, kept = known.signature[3], known.sha256 if sha256 else None
             return Stored(digest=known.digest, size=size, sha256=kept)
         self._read += 1
@@ -142,7 +154,7 @@ class Memory:
         known = self._before.get(_TREE)
         if self._cache is not None:
             self._after[_TREE] = Known((0, 0, 0, found.size, 0, 0), found.digest, None)
-        if known and known.digest == found.digest and self._batch.holds(found.digest, found.size):
+        if known and known.digest == found.digest and self._held(found.digest, found.size):
             return Stored(digest=found.digest, size=found.size)
         return self._batch.add_bytes(data)
 
@@ -155,8 +167,8 @@ class Memory:
 
     def keep(self) -> None:
         """Record what was learnt; to be called once it is committed."""
-        if self._cache is not None and self._after != self._before:
-            self._cache.save(self._root, self._after, now_ns=self._batch.began_ns)
+        if self._cache is not None and (self._after != self._before or self._batch.relied):
+            self._cache.save(self._root, self._after, now_ns=self._batch.durable_ns)
 
     def _believed(
         self, known: Known, source: Path | str, status: os.stat_result | None, *, sha256: bool
@@ -169,8 +181,11 @@ class Memory:
         return (
             status is not None
             and signature(status) == known.signature
-            and self._batch.holds(known.digest, known.signature[3])
+            and self._held(known.digest, known.signature[3])
         )
+
+    def _held(self, digest: str, size: int) -> bool:
+        return self._batch.holds(digest, size, durable_ns=self._then)
 
     def _steady(self, reader: int, status: os.stat_result) -> bool:
         """Whether any later write must give the file other times than it has now."""
@@ -203,18 +218,19 @@ def _encoded(known: Mapping[str, Known], now_ns: int) -> bytes:
     return _HEADER + hash_bytes(body).digest.encode() + b"\n" + body
 
 
-def _decoded(data: bytes) -> tuple[int, dict[str, Known]]:
+def _decoded(data: bytes) -> Recalled:
     head, _, body = data.partition(b"\n")
     if head != _HEADER + hash_bytes(body).digest.encode():
-        return 0, {}
+        return Recalled({}, 0)
     moment, count = _HEAD.unpack_from(body)
     end = _HEAD.size + count * _RECORD.size
     names = body[end:].decode().split("\0")
     records = _RECORD.iter_unpack(body[_HEAD.size : end])
-    return moment, {
+    known = {
         name: Known(record[:6], record[6].hex(), record[7].hex() if any(record[7]) else None)
         for name, record in zip(names, records, strict=False)
     }
+    return Recalled(known, moment)
 
 
 def _latest_first(found: tuple[os.stat_result, str]) -> int:

@@ -26,6 +26,9 @@ PIECE = 8 << 20
 Guard = Callable[[], AbstractContextManager[None]]
 """Says what it means that a file cannot be read."""
 
+Tell = Callable[[int], None]
+"""Is told how many more bytes are done."""
+
 _STRETCH = 32 << 20
 """Bytes after which the disk is told to begin."""
 
@@ -35,20 +38,31 @@ disk. No common disk has larger blocks; one that had would answer EINVAL, and be
 the cache."""
 
 
-def pour(reader: int, writer: int, *, size: int, hasher: Hasher, guard: Guard) -> int:
+def pour(
+    reader: int,
+    writer: int,
+    *,
+    size: int,
+    hasher: Hasher,
+    guard: Guard,
+    cached: bool,
+    tell: Tell = lambda _: None,
+) -> int:
     """Copy the rest of `reader` to `writer` and feed it to `hasher`; returns the bytes copied.
 
-    Stops soon after `size` bytes, so that an endless file does not fill the disk. Raises what
-    `guard` makes of an OSError while reading, and OSError when `writer` refuses.
+    Stops soon after `size` bytes, so that an endless file does not fill the disk. `cached`: leave
+    what was written in memory, for it will be read soon. Raises what `guard` makes of an OSError
+    while reading, and OSError when `writer` refuses.
     """
     with ThreadPoolExecutor(1) as writing:
-        outlet = _Outlet(writer, directly=size > PIECE)
+        outlet = _Outlet(writer, directly=not cached and size > PIECE)
         before: Future[None] | None = None
         for piece in pieces(reader, size, guard):
             if before is not None:
                 before.result()
             before = writing.submit(outlet.write, piece)
             hasher.update(piece)
+            tell(len(piece))
         if before is not None:
             before.result()
     return outlet.written

@@ -37,6 +37,7 @@ from store.names import component_fault, path_faults
 from store.sources import refuse_changed
 from store.staging import Stored
 from store.statcache import Memory, StatCache
+from store.streaming import Tell
 
 HEADER = b"stillhouse tree v1\n"
 
@@ -106,16 +107,18 @@ def put_tree(
     sha256: bool = False,
     cache: StatCache | None = None,
     found: Sequence[Found] | None = None,
+    tell: Tell = lambda _: None,
 ) -> StoredTree:
     """Store every file below `folder`, then the tree that lists them, durably and all at once.
 
     `cache` spares reading files that did not change since they were recorded there; `found` is the
-    scan of the folder, if there was one. Raises InputError, with nothing written to the store, when
-    the folder is empty or a link, holds a link or special file or a name that the rules above
-    refuse, or changes meanwhile; StorageError and IntegrityError as BlobStore does.
+    scan of the folder, if there was one; `tell` hears how many more bytes were taken in. Raises
+    InputError, with nothing written to the store, when the folder is empty or a link, holds a link
+    or special file or a name that the rules above refuse, or changes meanwhile; StorageError and
+    IntegrityError as BlobStore does.
     """
     found = scan(folder) if found is None else found
-    with store.batch() as batch:
+    with store.batch(tell) as batch:
         memory = Memory(cache, folder, batch)
         stored = [
             memory.take(file.source, file.path, sha256=sha256, status=file.status) for file in found

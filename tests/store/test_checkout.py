@@ -10,6 +10,9 @@ import pytest
 from schemas.errors import InputError, IntegrityError
 from store.blobs import BlobStore
 from store.checkout import _appearing, checkout, link_tree
+from store.hashing import CHUNK
+from store.statcache import StatCache
+from store.streaming import PIECE
 from store.trees import put_tree
 
 
@@ -259,3 +262,27 @@ def test_a_folder_that_only_looks_like_an_unfinished_checkout_is_not_followed(
     assert checkout(store, digest, "blob", tmp_path / "out").swept == ()
     assert (tmp_path / "mine" / "file").read_bytes() == b"mine"
     assert (tmp_path / ".still-backup").is_dir()
+
+
+def test_whoever_waits_hears_of_every_byte_once(store: BlobStore, tmp_path: Path) -> None:
+    """Read or known, small or streamed: a bar that stops short or runs over tells nothing."""
+    source = tmp_path / "in"
+    source.mkdir()
+    sizes = {"empty": 0, "small": 100, "streamed": CHUNK + 1, "poured": 2 * PIECE + 1}
+    for name, size in sizes.items():
+        (source / name).write_bytes(os.urandom(size))
+        os.utime(source / name, (1, 1))
+    (source / "again").write_bytes((source / "poured").read_bytes())
+    total = sum(sizes.values()) + sizes["poured"]
+    cache = StatCache(tmp_path / "stat.cache")
+    told: list[int] = []
+    for _ in ("read", "known"):
+        told.clear()
+        tree = put_tree(store, source, cache=cache, tell=told.append)
+        assert sum(told) == tree.payload == total
+    told.clear()
+    checkout(store, tree.digest, "tree", tmp_path / "out", tell=told.append)
+    assert sum(told) == total
+    told.clear()
+    store.put_file(source / "streamed", tell=told.append)
+    assert sum(told) == sizes["streamed"]

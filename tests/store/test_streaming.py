@@ -27,7 +27,12 @@ def poured(folder: Path, data: bytes) -> tuple[bytes, str]:
     hasher = Hasher(expected=len(data))
     with source.open("rb") as reader, target.open("xb") as writer:
         count = pour(
-            reader.fileno(), writer.fileno(), size=len(data), hasher=hasher, guard=nullcontext
+            reader.fileno(),
+            writer.fileno(),
+            size=len(data),
+            hasher=hasher,
+            guard=nullcontext,
+            cached=False,
         )
     assert count == len(data)
     return target.read_bytes(), hasher.result().digest
