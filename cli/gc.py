@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.runfolders import RunFolder
     from registry.fold import State
+    from store.leases import Lease
 
 LOOKS = 50
 """How often to look again because somebody recorded something meanwhile."""
@@ -55,6 +56,8 @@ class Decision:
     stock: Stock
     kept: dict[Digest, Kept]
     marks: Marks
+    leases: tuple[Lease, ...]
+    """What was condemned after the oldest of them began is not swept."""
     folders: tuple[RunFolder, ...]
     """Of runs; they are no objects, and no event tells of them."""
     now: str
@@ -197,6 +200,7 @@ def decide(taker: Stocktaker, grace: timedelta) -> Decision:
         stock=stock,
         kept=kept,
         marks=marks,
+        leases=tuple(sorted(taker.leases)),
         folders=taker.run_folders.look(spelt, since),
         now=spelt,
         since=since,

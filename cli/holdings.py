@@ -23,6 +23,7 @@ from schemas.artifact import Form
 from schemas.digest import Digest
 from schemas.errors import BusyError, IntegrityError
 from store.durable import writing
+from store.leases import Lease, live_leases
 from store.places import listed
 from store.trees import read_tree
 
@@ -47,12 +48,14 @@ class Stocktaker:
         self._reader = LedgerReader(session.home.log)
         self._members: dict[Digest, frozenset[Digest]] = {}
         self.state: State = State()
+        self.leases: list[Lease] = []
+        """Who was at work at the last look."""
         self.unreadable: dict[Digest, IntegrityError] = {}
         """Trees whose list of files can not be read, so that nobody knows what they need."""
 
     def look(self) -> Stock:
         """Everything as it is now; `state` is the ledger as it was then. Raises StorageError."""
-        oldest = self._store.oldest_lease()
+        self.leases = live_leases(self._home.objects)
         products = list(_unrecorded(self._home))
         self.follow()
         self.unreadable = {}
@@ -65,7 +68,7 @@ class Stocktaker:
             else:
                 needs[digest] = self.objects(digest, self._form(digest))
         return Stock(
-            oldest_lease=oldest,
+            oldest_lease=min((lease.began_ns for lease in self.leases), default=None),
             held=spared,
             needs=needs,
             remnants=frozenset(remnants),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cli import render
@@ -13,8 +13,10 @@ from schemas.digest import Digest
 if TYPE_CHECKING:
     from cli.gc import Decision
     from phases.runfolders import RunFolder
+    from store.leases import Lease
 
 _SHORT_GRACE = timedelta(hours=1)
+_NANOSECONDS = 10**9
 
 
 def _lost_with(found: Decision, artifact: Digest) -> int:
@@ -138,8 +140,21 @@ def explain(found: Decision, grace: timedelta, *, dry_run: bool) -> None:
             f"{render.moment(found.until)}.\n  Keep something: `still tag NAME REF`, then "
             "`still gc`."
         )
+    if found.marks.leased:
+        (oldest, *_) = found.leases
+        size = render.size(found.stock.size(found.marks.leased))
+        render.note(
+            f"  {len(found.marks.leased)} objects of {size} could go, but process {oldest.pid} may "
+            f"rely on them: it is at work since {render.moment(_began(oldest))}. Ask again when it "
+            "has ended."
+        )
     if dry_run:
         render.note("  Nothing was changed.")
+
+
+def _began(lease: Lease) -> str:
+    began = datetime.fromtimestamp(lease.began_ns / _NANOSECONDS, UTC)
+    return began.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def as_json(
@@ -170,8 +185,10 @@ def as_json(
             "swept": found.stock.size(found.gone),
             "condemned": found.stock.size(found.marks.doomed),
             "waiting": found.stock.size(found.marks.waiting),
+            "leased": found.stock.size(found.marks.leased),
             "run_folders": _freed(found),
         },
+        "leases": [{"pid": lease.pid, "since": _began(lease)} for lease in found.leases],
         "run_folders": [
             {
                 "name": folder.name,

@@ -5,12 +5,16 @@ run (phases/warm.py), `python -m phases.worker --warm REGISTRY SOCKET`. The reac
 the run's folder and handed it down as a descriptor, so the lock lives exactly as long as this
 process. The worker never appends to the ledger.
 
- 0. note in `worker.json` which process this is, and hold a lease of the store until the end;
+ 0. note in `worker.json` which process this is;
  1. see that this program's version of the phase is the planned one;
  2. verify every input against its digest, and link trees into `inputs/`;
  3. execute the phase;
  4. check that no input changed meanwhile;
  5. write `outcome.json` durably.
+
+From the first product that is put until then it holds a lease of the store. Not before, for while a
+run computes for days garbage would stay: what it reads is kept by `run.started`, which is in the
+ledger before the worker is there, and by `job.json` and the lock.
 """
 
 from __future__ import annotations
@@ -49,11 +53,14 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 class StoreSink:
     """The store as a phase sees it."""
 
-    def __init__(self, store: BlobStore) -> None:
-        self._store = store
+    def __init__(self, store: BlobStore, recorded: ExitStack) -> None:
+        """`recorded` ends when the outcome is durable: until then what was put is leased."""
+        self._store, self._recorded = store, recorded
+        self._leased = False
 
     def put_file(self, path: Path, *, sha256: bool = False) -> Put:
         """Store one file durably; with its SHA-256 when asked."""
+        self._hold()
         found = self._store.put_file(path, sha256=sha256)
         if found.sha256 is None:
             return Put(digest=found.digest, size=found.size, files=())
@@ -62,8 +69,15 @@ class StoreSink:
 
     def put_tree(self, folder: Path, *, sha256: bool = False) -> Put:
         """Store a folder durably; with the SHA-256 of each file when asked."""
+        self._hold()
         found = put_tree(self._store, folder, sha256=sha256)
         return Put(digest=found.digest, size=found.payload, files=found.files)
+
+    def _hold(self) -> None:
+        """Hold a lease from before the first look at what is to be there."""
+        if not self._leased:
+            self._recorded.enter_context(self._store.lease())
+            self._leased = True
 
 
 class ProgressFile:
@@ -99,8 +113,7 @@ def execute(home: Home, job: Job, recorded: ExitStack) -> Outcome:
     products: tuple[Product, ...] = ()
     failure = None
     try:
-        recorded.enter_context(BlobStore(home.objects).lease())
-        products = _work(home, folder, job, begun)
+        products = _work(home, folder, job, begun, recorded)
         canonical.encode([product.to_json() for product in products])
     except StillError as error:
         traceback.print_exc()
@@ -138,7 +151,9 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _work(home: Home, folder: Path, job: Job, begun: float) -> tuple[Product, ...]:
+def _work(
+    home: Home, folder: Path, job: Job, begun: float, recorded: ExitStack
+) -> tuple[Product, ...]:
     _check_version(job)
     store = BlobStore(home.objects)
     inputs: dict[str, list[Input]] = {}
@@ -153,7 +168,7 @@ def _work(home: Home, folder: Path, job: Job, begun: float) -> tuple[Product, ..
         params=job.params,
         inputs=inputs,
         scratch=work,
-        sink=StoreSink(store),
+        sink=StoreSink(store, recorded),
         progress=ProgressFile(folder / "progress.json", begun),
         registry=home,
     )

@@ -62,7 +62,7 @@ class Stock:
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What is to become of objects. The four do not overlap."""
+    """What is to become of objects. They do not overlap, but that `leased` are waiting."""
 
     live: frozenset[Digest]
     """Needed by what is kept, or held."""
@@ -73,7 +73,9 @@ class Marks:
     due: frozenset[Digest]
     """Condemned, and may be swept now."""
     waiting: frozenset[Digest]
-    """Condemned, and not due yet."""
+    """Condemned, and not due yet …"""
+    leased: frozenset[Digest]
+    """… of these, what only a lease keeps from being due."""
 
 
 def mark(
@@ -92,7 +94,10 @@ def mark(
     """
     live = stock.held.union(*(stock.needs.get(artifact, frozenset()) for artifact in kept))
     condemned = stock.condemned.keys() - live
-    due = frozenset(_due(stock, condemned, until, now=now, before=now_ns - grace_ns))
+    ripe = frozenset(_ripe(stock, condemned, until, now=now, before=now_ns - grace_ns))
+    # Whoever began to look before it was condemned may rely on it, and has not recorded yet.
+    oldest = stock.oldest_lease
+    due = frozenset(d for d in ripe if oldest is None or stock.condemned[d].at_ns < oldest)
     return Marks(
         live=live,
         restored=frozenset(stock.condemned.keys() & live),
@@ -103,13 +108,14 @@ def mark(
         ),
         due=due,
         waiting=frozenset(condemned - due),
+        leased=ripe - due,
     )
 
 
-def _due(
+def _ripe(
     stock: Stock, condemned: Iterable[Digest], until: Mapping[Digest, str], *, now: str, before: int
 ) -> Iterator[Digest]:
-    """Which of the condemned may be swept.
+    """Which of the condemned may be swept as far as time goes.
 
     No artifact loses bytes before the time that was recorded for it. What belongs to given-up
     artifacts only need not wait for the grace.
@@ -120,9 +126,7 @@ def _due(
     for digest in condemned:
         at_ns = stock.condemned[digest].at_ns
         given_up = digest in stock.remnants and digest not in present
-        # Whoever began to look before it was condemned may rely on it, and has not recorded yet.
-        unleased = stock.oldest_lease is None or at_ns < stock.oldest_lease
-        if digest not in pinned and unleased and (given_up or at_ns <= before):
+        if digest not in pinned and (given_up or at_ns <= before):
             yield digest
 
 

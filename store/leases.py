@@ -3,6 +3,7 @@
 Owns `objects/leases/`. A lease is a file that its holder keeps locked (flock); the lock goes when
 the process does, however it ends. Its mtime, which the file system sets when the file is made, is
 its beginning: the same clock that sets the ctime of a condemned object, so the two can be compared.
+Its name says which process holds it, for people only: in a container that may be another's number.
 """
 
 from __future__ import annotations
@@ -11,12 +12,24 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from schemas.errors import StorageError
 from store.durable import writing
 from store.places import LEASES
+
+_NAME = "lease-"
+
+
+class Lease(NamedTuple):
+    """A lease that is held."""
+
+    began_ns: int
+    """By the clock of the store's file system, Unix time."""
+    pid: int | None
+    """Of its holder, as that sees itself."""
 
 
 @contextmanager
@@ -40,27 +53,29 @@ def oldest_lease(objects: Path) -> int | None:
 
     Leases of the dead are removed. Raises StorageError.
     """
+    return min((found.began_ns for found in live_leases(objects)), default=None)
+
+
+def live_leases(objects: Path) -> list[Lease]:
+    """Every lease that is held. Those of the dead are removed. Raises StorageError."""
     with writing(objects):
-        began = [
-            moment
+        return [
+            Lease(began_ns=moment, pid=_holder(path))
             for path in sorted((objects / LEASES).glob("*"))
             if (moment := _beginning_if_live(path)) is not None
         ]
-    return min(began, default=None)
 
 
 def _locked(objects: Path) -> tuple[Path, int]:
     """A new lease. Whoever looks between making and locking may take it for a dead one."""
     while True:
         path, descriptor = _new(objects)
-        try:
+        with ExitStack() as given_up:
+            given_up.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:
+                given_up.pop_all()
                 return path, descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
 
 
 def _new(objects: Path) -> tuple[Path, int]:
@@ -69,7 +84,7 @@ def _new(objects: Path) -> tuple[Path, int]:
         area.mkdir(exist_ok=True)
     except FileNotFoundError as error:
         raise absent(objects) from error
-    descriptor, name = tempfile.mkstemp(dir=area, prefix="lease-")
+    descriptor, name = tempfile.mkstemp(dir=area, prefix=f"{_NAME}{os.getpid()}-")
     return Path(name), descriptor
 
 
@@ -80,6 +95,11 @@ def absent(objects: Path) -> StorageError:
         remedy="Run `still init` first, or name the registry with --registry.",
         code="store.absent",
     )
+
+
+def _holder(path: Path) -> int | None:
+    pid = path.name.removeprefix(_NAME).partition("-")[0]
+    return int(pid) if pid.isdecimal() else None
 
 
 def _beginning_if_live(path: Path) -> int | None:

@@ -281,6 +281,22 @@ def test_totals_count_every_byte_of_the_store_once(
     assert sum(total["bytes"] for total in told["totals"]) == sum(sizes)
 
 
+def test_who_keeps_a_sweep_from_what_could_go_is_told(
+    still: Still, session: Session, place: Path
+) -> None:
+    _source(still, place, "a.txt")
+    with session.store.lease():
+        still("gc", "--grace", "0")
+        told = still("gc", "--grace", "0", "--json").json
+        assert told["bytes"]["leased"] == told["bytes"]["waiting"] == 6
+        (lease,) = told["leases"]
+        assert lease["pid"] == os.getpid()
+        assert f"process {os.getpid()} may rely on them" in still("gc", "--grace", "0").err
+    answer = still("gc", "--grace", "0")
+    assert "may rely" not in answer.err
+    assert session.state().absent
+
+
 def test_a_short_grace_is_pointed_out(still: Still, place: Path) -> None:
     still("init")
     _source(still, place, "a.txt")

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from phases.contract import Context
 from phases.job import Ending, WorkerFile, replace
 from phases.launch import Launcher
 from phases.processes import Process, identify
+from schemas.artifact import Kind, Product
+from store.durable import replace_durably
+from store.leases import live_leases
 
 from .worker_parts import Registry, a_job, alive, phase_folder, until
 
@@ -49,6 +53,52 @@ def bury(launcher: Launcher) -> None:
     """Wait for the handed-over workers that this process is still the parent of."""
     for process in launcher._let_go:
         process.wait()
+
+
+# -- what garbage collection must spare -----------------------------------------------------------
+
+
+def test_a_worker_leases_the_store_from_its_first_product_on_and_not_while_it_computes(
+    registry: Registry, launcher: Launcher, held: Holder, tmp_path: Path
+) -> None:
+    """Else a run of a day would keep all garbage of that day."""
+    working, putting = a_job("hold"), a_job("put and hold")
+    for job, leases in ((working, 0), (putting, 1)):
+        registry.begin(launcher, job)
+        pid = held()
+        found = live_leases(registry.home.objects)
+        assert [lease.pid for lease in found] == [pid] * leases
+        launcher.end(job.run, 1, Ending.CANCELLED)
+        registry.finish(launcher, job)
+        (tmp_path / "sign").unlink()
+
+
+def test_a_worker_leases_the_store_until_its_outcome_is_durable(
+    registry: Registry, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phases import worker
+
+    job = a_job("count")
+    with launcher.locked(job.run):
+        launcher.prepare(job)
+    made = registry.home.run(job.run) / "made"
+    made.write_bytes(b"{}")
+    seen: list[tuple[str, int]] = []
+
+    def phase(_name: str) -> Callable[[Context], tuple[Product, ...]]:
+        return lambda context: (context.file("seen", Kind.REPORT, made),)
+
+    def durable(place: Path, data: bytes) -> None:
+        seen.append((place.name, len(live_leases(registry.home.objects))))
+        replace_durably(place, data)
+        seen.append((place.name, len(live_leases(registry.home.objects))))
+
+    monkeypatch.setattr(worker, "phase_function", phase)
+    monkeypatch.setattr(worker, "_check_promise", lambda *_: None)
+    monkeypatch.setattr(worker, "replace_durably", durable)
+    worker._perform(registry.home, job.run)
+    assert seen == [("outcome.json", 1)] * 2
+    assert live_leases(registry.home.objects) == []
 
 
 # -- ending ----------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -90,8 +89,8 @@ def state(pid: int) -> tuple[str, int]:
 
 
 def one_log(seen: Any) -> Any:
-    """What a phase saw, as if all attempts wrote into the same log and had the same lease."""
-    return re.sub(r"lease-\w+", "lease", str(seen)).replace("log.2", "log.1")
+    """What a phase saw, as if all attempts wrote into the same log."""
+    return str(seen).replace("log.2", "log.1")
 
 
 def test_a_warm_worker_differs_from_a_cold_one_in_nothing_that_a_phase_can_see(

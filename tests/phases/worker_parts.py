@@ -118,6 +118,11 @@ def seen(context):
             return {}
         case "hold":
             hold()
+        case "put and hold":
+            path = context.scratch / "early.json"
+            path.write_text("{}")
+            context.file("seen", Kind.REPORT, path)
+            hold()
         case "stubborn":
             hold(signal.SIGTERM)
         case "fork and hold":

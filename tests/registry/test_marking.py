@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +60,17 @@ def test_whatever_is_condemned_and_kept_comes_back_and_nothing_has_two_fates(
     assert marks.restored | marks.due | marks.waiting == stock.condemned.keys()
     assert not marks.due & marks.waiting
     assert not (marks.due | marks.waiting | marks.doomed) & marks.live
+
+
+@given(stock=stocks, kept=kepts, until=untils)
+def test_what_only_a_lease_holds_back_is_what_would_be_due_without_any(
+    stock: Stock, kept: set[str], until: dict[str, str]
+) -> None:
+    marks = mark(stock, kept, until, now=TODAY, now_ns=NOW, grace_ns=GRACE)
+    alone = replace(stock, oldest_lease=None)
+    later = mark(alone, kept, until, now=TODAY, now_ns=NOW, grace_ns=GRACE)
+    assert marks.leased <= marks.waiting
+    assert later.due == marks.due | marks.leased
 
 
 @given(stock=stocks, until=untils)
