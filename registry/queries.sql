@@ -159,16 +159,23 @@ SELECT
 FROM run_event WHERE what IN ('succeeded', 'reused') GROUP BY plan, slot;
 
 -- One row an attempt that ended: what it took, who asked for it, and the first release that was cut
--- of that plan afterwards. A run that was reused has no attempt, and costs nothing.
+-- of that plan afterwards. A run that was reused has no attempt, and costs nothing. `cancelled`: as in
+-- `runs`, of this attempt.
 CREATE VIEW costs AS
+WITH wished AS (
+    SELECT key, attempt, min(seq) AS seq FROM run_event WHERE what = 'cancelled' GROUP BY ALL
+)
 SELECT
-    e.run, e.attempt, e.phase, e.slot, e.plan, r.release, e.what AS status,
+    e.run, e.attempt, e.phase, e.slot, e.plan, r.release,
+    CASE WHEN w.seq IS NULL THEN e.what ELSE 'cancelled' END AS status,
     coalesce(e.seconds, epoch(e.ts - s.ts)) AS seconds,
     CASE WHEN e.what = 'succeeded' THEN 0 ELSE coalesce(e.seconds, epoch(e.ts - s.ts)) END AS lost,
     e.ts AS ended, e.seq
 FROM run_event e
 LEFT JOIN run_event s ON e.what = 'abandoned' AND s.what = 'started' AND s.key = e.key
     AND s.attempt = e.attempt
+LEFT JOIN wished w ON e.what = 'abandoned' AND w.key = e.key AND w.attempt = e.attempt
+    AND w.seq < e.seq
 ASOF LEFT JOIN release_cut r ON r.plan = e.plan AND r.seq >= e.seq
 WHERE e.what IN ('succeeded', 'failed', 'abandoned');
 

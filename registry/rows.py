@@ -15,7 +15,7 @@ from schemas.errors import InputError
 from schemas.events import EVENTS, Payload
 from schemas.upcast import UPCASTERS, Upcaster, payload_of
 
-LAYOUT = 3
+LAYOUT = 4
 """Version of tables and views in queries.sql. Every change raises it, and files are rebuilt."""
 
 Columns = dict[str, list[object]]

@@ -224,6 +224,19 @@ def test_only_a_cancellation_that_was_heeded_is_one(later: Later) -> None:
     )
 
 
+def test_each_attempt_costs_under_the_word_for_its_own_end(later: Later) -> None:
+    """An attempt that was cancelled stays so when a later one of the same run dies."""
+    late = [began("late"), died("late"), RunCancelled(run=name("late"), attempt=1)]
+    again = [began("again"), *[RunCancelled(run=name("again"), attempt=1)] * 2, died("again")]
+    again += [began("again", 2), died("again", 2)]
+    asked = "SELECT run, attempt, status, lost = seconds FROM costs WHERE seq > 45 ORDER BY seq"
+    assert later(*late, *again).query(asked).rows == (
+        (name("late"), 1, "abandoned", True),
+        (name("again"), 1, "cancelled", True),
+        (name("again"), 2, "abandoned", True),
+    )
+
+
 def test_which_runs_used_a_package(projection: Projection) -> None:
     rows = ask(projection, "Which runs used package")
     assert [(r["phase"], r["plan"]) for r in rows] == [
