@@ -169,14 +169,15 @@ def make_registry(home: Home) -> bool:
     from cli.config import TEXT
     from schemas.artifact import PUBLISHABLE
     from store.blobs import BlobStore
-    from store.durable import replace_durably, sync_folder, writing
+    from store.durable import make_folder, replace_durably, sync_folder, writing
 
     with writing(home.root):
-        for folder in (home.root, home.runs, *(home.inbox / k for k in PUBLISHABLE)):
+        make_folder(home.root)
+        for folder in (home.runs, *(home.inbox / k for k in PUBLISHABLE)):
             folder.mkdir(parents=True, exist_ok=True)
         BlobStore.create(home.objects)
         home.log.touch()
-        sync_folder(home.root)
-        sync_folder(home.root.parent)
+        for folder in (home.inbox, home.root, home.root.parent):
+            sync_folder(folder)
     replace_durably(home.config, TEXT.encode())
     return True

@@ -132,13 +132,26 @@ class Ledger:
             raise ValueError("an append needs at least one payload")
         drafts = [self._draft(payload) for payload in payloads]
         actor = self._actor.model_copy(update={"run": run}) if run else self._actor
+        events: tuple[Event, ...] = ()
         with self._log.turn(since=since) as turn:
-            if since is not None and _superseded(turn.tail, since, unless):
-                return ()
-            events, lines, mark = self._chain(drafts, turn.tail, actor)
-            self._log.write(turn, b"".join(lines), mark)
-        self._log.sync(turn)
+            if since is None or not _superseded(turn.tail, since, unless):
+                events, lines, mark = self._chain(drafts, turn.tail, actor)
+                self._log.write(turn, b"".join(lines), mark)
+        self._log.sync(turn)  # also what others recorded, if that is why nothing was
         return events
+
+    def settle(self) -> None:
+        """Wait until all that can be read here is durable, whoever wrote it. Raises StorageError.
+
+        For who tells of an event without recording one: its writer may have died before the sync.
+        """
+        fd = _open(self._path)
+        if fd is None:
+            return
+        try:
+            logfile.sync(fd)
+        finally:
+            os.close(fd)
 
     def read(self, after: int = 0) -> Iterator[Event]:
         """Every event after `after`, oldest first; the chain is verified from the very first.

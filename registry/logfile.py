@@ -104,6 +104,8 @@ def write_at(fd: int, end: int, data: bytes) -> None:
     try:
         if os.fstat(fd).st_size > end:
             os.ftruncate(fd, end)
+            # Else the power may go with the new lines written, and torn ones still after them.
+            sync(fd)
         written = os.pwrite(fd, data, end)
         while written < len(data):
             written += os.pwrite(fd, data[written:], end + written)

@@ -60,6 +60,14 @@ def sync_folders(folders: Collection[Path], within: int) -> None:
         sync_folder(folder)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, with durable names. Raises OSError."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
 def replace_durably(path: Path, data: bytes) -> None:
     """Replace the file `path` by `data`, whole or not at all; durable when this returns.
 

@@ -46,19 +46,21 @@ def condemn(objects: Path, digests: Iterable[str]) -> None:
 
     Raises StorageError.
     """
+    moves = [(object_path(objects, digest), condemned_path(objects, digest)) for digest in digests]
+    if not moves:
+        return
+    folders = {path.parent for move in moves for path in move}
     with writing(objects), _inside(objects) as within:
-        touched = set()
-        for digest in digests:
-            source, target = object_path(objects, digest), condemned_path(objects, digest)
+        for _, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
+        # First of all: what is moved into a folder that a power cut takes away is lost.
+        sync_folders([objects / CONDEMNED, objects], within)
+        for source, target in moves:
             with suppress(FileNotFoundError):
                 source.rename(target)
                 _take_name_away(source, target)
                 target.chmod(OBJECT_MODE)  # sets ctime also where a rename does not
-            touched |= {source.parent, target.parent}
-        if touched:
-            present = sorted(folder for folder in touched if folder.is_dir())
-            sync_folders([*present, objects / CONDEMNED, objects], within)
+        sync_folders(sorted(folder for folder in folders if folder.is_dir()), within)
 
 
 def condemned(objects: Path) -> Iterator[Condemned]:
@@ -146,6 +148,7 @@ def _take_name_away(source: Path, target: Path) -> None:
 
 
 def _move_back(path: Path, place: Path) -> bool:
+    sync_folder(place.parent.parent)  # the folder it goes to may be new
     with suppress(FileNotFoundError):
         path.rename(place)
         return True

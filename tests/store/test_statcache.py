@@ -240,7 +240,7 @@ def test_a_file_is_recorded_when_it_is_older_than_a_tick(
         memory.take(path, "", sha256=False)
         batch.commit()
         memory.keep()
-    assert bool(cache.load(path, now_ns=time.time_ns() + 10**10)) is recorded
+    assert bool(cache.load(path, now_ns=time.time_ns() + 10**10).known) is recorded
 
 
 def test_a_file_from_the_future_is_not_recorded(
@@ -290,8 +290,8 @@ def test_nothing_is_believed_when_the_clock_was_set_back(
 ) -> None:
     settle()
     publish(store, folder, cache)
-    assert cache.load(folder, now_ns=time.time_ns())
-    assert cache.load(folder, now_ns=time.time_ns() - 3_600_000_000_000) == {}
+    assert cache.load(folder, now_ns=time.time_ns()).known
+    assert cache.load(folder, now_ns=time.time_ns() - 3_600_000_000_000).known == {}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -308,7 +308,7 @@ def test_a_damaged_cache_is_no_cache(
     else:
         data[place % len(data)] ^= byte
     record.write_bytes(data)
-    assert cache.load(folder, now_ns=time.time_ns()) == {}
+    assert cache.load(folder, now_ns=time.time_ns()).known == {}
     assert publish(store, folder, cache) == first
 
 
