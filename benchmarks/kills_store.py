@@ -28,7 +28,7 @@ from store_probes import Probes, still
 
 KILLS = 350
 QUICK_KILLS = 30
-_AGAIN = 0.25
+_AGAIN = 0.4
 """The chance that what is run again after a kill is killed as well."""
 _EVERY = 25
 """Kills between two checks by `still fsck` and `still audit`."""

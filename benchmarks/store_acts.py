@@ -33,9 +33,9 @@ _ORPHANS = 200
 class Sizes:
     """How much there is to do."""
 
-    large: int = 384 << 20
+    large: int = 256 << 20
     """Bytes of a large file."""
-    many: int = 6000
+    many: int = 3000
     """Files in a folder of small ones."""
 
 
@@ -72,9 +72,10 @@ class World:
 
     def furnish(self) -> None:
         """Publish what is checked out, evicted and repaired; all of it is tagged."""
-        (self.work / "outside").mkdir()
         large = self.work / "large"
         large.write_bytes(os.urandom(self.sizes.large))
+        (self.work / "outside").mkdir()
+        shutil.copy(large, self.work / "outside")
         self._write(self.work / "tree", self.sizes.many // 2)
         for number in range(20):
             (self.work / "tree" / f"large-{number}").write_bytes(os.urandom(1 << 20))
@@ -97,9 +98,13 @@ class World:
         for number in range(first, first + count):
             path = folder / f"d{number % 7}" / f"e{number % 3}" / f"f{number}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.made += 1
-            path.write_bytes(b"%d " % self.made + self.chance.randbytes(number % 1500))
+            path.write_bytes(self._fresh(number))
             path.chmod(0o755 if number % 5 == 0 else 0o644)
+
+    def _fresh(self, number: int) -> bytes:
+        """A content that nothing else has."""
+        self.made += 1
+        return b"%d " % self.made + self.chance.randbytes(number % 1500)
 
     def _published(self, path: Path, *, by_run: bool = False) -> Digest:
         """Store and record without a command; `by_run`: as what a run made, so it can be given up.
@@ -118,16 +123,14 @@ class World:
             if by_run:
                 self._record_run(digest, size)
             else:
-                fact = ArtifactPublished(
-                    digest=digest,
-                    kind=Kind.SOURCE,
-                    form=form,
-                    size=size,
-                    origin="imported",
-                    name=path.name,
-                )
-                session.ledger.append([fact])
+                self._record(digest, form, size, path.name)
         return digest
+
+    def _record(self, digest: Digest, form: Form, size: int, name: str) -> None:
+        fact = ArtifactPublished(
+            digest=digest, kind=Kind.SOURCE, form=form, size=size, origin="imported", name=name
+        )
+        self.probes.session.ledger.append([fact])
 
     def _record_run(self, digest: Digest, size: int) -> None:
         key, plan = hash_bytes(b"made").digest, hash_bytes(b"plan").digest
@@ -170,12 +173,10 @@ class World:
 
     def publish_large(self) -> Deed:
         """One large file: a new path, or one that was published before with other bytes."""
-        source = self.work / "outside" / "large"
-        if not source.exists() or self._heads():
-            shutil.rmtree(source.parent)
-            source.parent.mkdir()
-            source = source.with_name(self.chance.choice(("large", "other")))
-            shutil.copy(self.work / "large", source)
+        source = next((self.work / "outside").iterdir())
+        if self._heads():
+            self.made += 1
+            source = source.rename(source.with_name(f"large-{self.made}"))
         with source.open("r+b") as file:
             file.write(os.urandom(32))
         return self._publishing(source, hashed(source))
@@ -221,7 +222,7 @@ class World:
     def checkout_over(self) -> Deed:
         """Something is there already: it must stay as it is, whatever happens."""
         deed = self._checking_out("made")
-        shutil.copytree(self.work / "many", self.work / "out" / "target")
+        self._write(self.work / "out" / "target", 30)
         before = contents(self.work / "out" / "target")
 
         def same(_said: str = "") -> Iterator[str]:
@@ -269,17 +270,21 @@ class World:
         return self._collecting(junk)
 
     def _junk(self) -> Digest:
-        store = self.probes.session.store
-        folder = self.work / "junk"
-        shutil.rmtree(folder, ignore_errors=True)
-        self._write(folder, self.sizes.many)
-        junk = self._published(folder)
-        self.probes.disposable.add(junk)
-        with store.batch() as batch:
+        """A folder that no tag names, and objects that belong to nothing."""
+        session = self.probes.session
+        with session.store.lease(), session.store.batch() as batch:
+            files = [batch.add_bytes(self._fresh(number)) for number in range(self.sizes.many)]
             for _ in range(_ORPHANS):
-                batch.add_bytes(self.chance.randbytes(99))
+                batch.add_bytes(self._fresh(99))
+            entries = [
+                Entry(path=f"f{number}", size=file.size, digest=file.digest, executable=False)
+                for number, file in enumerate(files)
+            ]
+            junk = batch.add_bytes(tree_bytes(entries))
             batch.commit()
-        return junk
+            self._record(junk.digest, "tree", sum(file.size for file in files), "junk")
+        self.probes.disposable.add(junk.digest)
+        return junk.digest
 
     def _collecting(self, junk: Digest) -> Deed:
         def finished(_said: str) -> Iterator[str]:
