@@ -31,7 +31,7 @@ from cli.wiring import Session
 from phases.reactor import Reactor
 from phases.wakeups import Wakeups
 from registry.plans import PlanView, Status
-from schemas.artifact import Kind
+from schemas.artifact import PUBLISHABLE, Kind
 from schemas.digest import Digest
 from schemas.errors import BusyError, InputError, StillError, StorageError
 from schemas.recipe import (
@@ -264,6 +264,8 @@ class _Daemon:
             self._refuse(item, told)
 
     def _publish(self, item: Item) -> None:
+        if item.kind is None:
+            raise _of_no_kind(item.path)
         _require_whole(item)
         if item.kind is Kind.RECIPE:
             self._publish_recipe(item.path)
@@ -335,6 +337,16 @@ def _required(inbox: Path) -> Path:
             code="watch.no_inbox",
         )
     return inbox
+
+
+def _of_no_kind(path: Path) -> InputError:
+    kinds = ", ".join(sorted(PUBLISHABLE))
+    return InputError(
+        f"{shown(path)} is no folder of a kind, so nothing of it is published.",
+        remedy=f"Move what is to be published into a folder beside it that is named as its kind: "
+        f"{kinds}.",
+        code="inbox.no_kind",
+    )
 
 
 def _require_whole(item: Item) -> None:

@@ -3,7 +3,8 @@
 An item is a file, or a folder with at least one file in it. It is handed out when it did not change
 for two seconds, and again only after it changed, or was put off by whoever took it. What is still
 being made by an editor or a download is no item; a link is one, and whoever takes it refuses it.
-Nothing here is opened.
+What lies in no folder of a kind is one item for each folder, however it changes. Nothing here is
+opened.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ that one may be read now that could not be read before.
 class Item:
     """Something that lies in the inbox."""
 
-    kind: Kind
+    kind: Kind | None
+    """None: its folder is not named as a kind, and `path` is that folder."""
     path: Path
     signature: Signature
     fault: OSError | None = None
@@ -108,6 +110,8 @@ class Inbox:
 
 def changed(item: Item) -> bool:
     """Whether it is gone, or not what it was when it was handed out."""
+    if item.kind is None:
+        return not os.path.lexists(item.path)
     try:
         return item.fault is None and _signature(item.path) != item.signature
     except FileNotFoundError:
@@ -150,6 +154,22 @@ def _scan(folder: Path) -> Iterator[Item]:
         for path in paths:
             if not _is_unfinished(path.name) and (item := _item(kind, path)):
                 yield item
+    yield from _of_no_kind(folder)
+
+
+def _of_no_kind(folder: Path) -> Iterator[Item]:
+    """What was dropped beside the folders of kinds; an empty folder is nothing yet."""
+    with suppress(OSError):  # what the folders hold can be looked at all the same
+        for path in sorted(folder.iterdir()):
+            if path.name not in PUBLISHABLE and not _is_unfinished(path.name) and _holds(path):
+                yield Item(kind=None, path=path, signature=((".", 0, 0, 0, 0),))
+
+
+def _holds(path: Path) -> bool:
+    """Whether it is a file, or a folder with one in it."""
+    if path.is_symlink() or not path.is_dir():
+        return True
+    return any(files for _, _, files in os.walk(path))
 
 
 def _is_unfinished(name: str) -> bool:

@@ -241,3 +241,27 @@ def test_what_was_put_off_and_changes_is_new(folder: Path, inbox: Inbox) -> None
     inbox.look(STILL)
     (item,) = inbox.take(2 * STILL, MANY)
     assert inbox.put_off(item, 2 * STILL), "the first time, as it is"
+
+
+def test_what_lies_in_no_folder_of_a_kind_is_handed_out_once_for_each_folder(
+    folder: Path, inbox: Inbox
+) -> None:
+    wrong = folder.parent / "checkpoints"
+    wrong.mkdir()
+    (folder.parent / ".DS_Store").touch()
+    (folder.parent / "loose.jsonl").touch()
+    assert _taken(inbox, 0.0) == []
+    (wrong / "a").mkdir()
+    (wrong / "a" / "config.json").touch()
+    assert _taken(inbox, STILL) == ["loose.jsonl"]
+    assert _taken(inbox, 2 * STILL) == ["checkpoints"]
+    (wrong / "b.json").write_text("more", encoding="utf-8")
+    assert _taken(inbox, 9 * STILL) == []
+    inbox.look(9 * STILL)
+    assert inbox.resting
+    shutil.rmtree(wrong)
+    inbox.look(10 * STILL)
+    wrong.mkdir()
+    (wrong / "b.json").touch()
+    assert _taken(inbox, 11 * STILL) == []
+    assert _taken(inbox, 12 * STILL) == ["checkpoints"]

@@ -52,6 +52,20 @@ def test_a_refused_drop_is_told_with_its_path_and_ends_with_1(still: Still, home
     assert refused["path"].endswith("bad.toml")
 
 
+def test_a_folder_of_no_kind_is_told_with_the_kinds_there_are(still: Still, home: Home) -> None:
+    wrong = home.inbox / "checkpoints"
+    (wrong / "mine").mkdir(parents=True)
+    (wrong / "mine" / "config.json").write_text("{}", encoding="utf-8")
+    (home.inbox / "source" / "prompts.jsonl").write_text("{}", encoding="utf-8")
+    answer = still("watch", "--once")
+    assert answer.code == 1
+    assert answer.err.count("checkpoints") == 2  # what was refused, and why
+    assert "checkpoint, " in answer.err
+    assert still("ls", "--kind", "source", "--json").json[0]["name"] == "prompts.jsonl"
+    told = [json.loads(line) for line in still("watch", "--once", "--json").out.splitlines()]
+    assert [t["refused"]["code"] for t in told if "refused" in t] == ["inbox.no_kind"]
+
+
 @dataclass
 class Watched:
     """`watch` over a real registry, in this process, and what it told."""
