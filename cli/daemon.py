@@ -28,6 +28,7 @@ from cli import intake, recipes
 from cli.documents import read_document
 from cli.inbox import Inbox, Item, changed, is_utf8, unfinished_part
 from cli.wiring import Session
+from phases.advancing import advancer
 from phases.reactor import Reactor
 from phases.wakeups import Wakeups
 from registry.plans import PlanView, Status
@@ -96,32 +97,64 @@ def watch(
             complain=complain,
         )
         try:
-            return _serve(daemon, reactor, stop, once=once, drain=drain)
+            return _serve(daemon, reactor, stop, once=once, drain=drain, tell=tell)
         except KeyboardInterrupt:
             reactor.stop()
             raise
 
 
-def _serve(daemon: _Daemon, reactor: Reactor, stop: _Stop, *, once: bool, drain: bool) -> bool:
+def _serve(
+    daemon: _Daemon,
+    reactor: Reactor,
+    stop: _Stop,
+    *,
+    once: bool,
+    drain: bool,
+    tell: Callable[[str], None],
+) -> bool:
     """Work while the lock is ours, and stand by while it is not."""
     until = time.monotonic() + _PROBED_SECONDS
+    stands_by = False
     while not stop.asked:
         with reactor.advancing() as mine:
             if mine:
-                quiet = not (drain and once) and daemon.work(once=once)
-                if drain:
-                    daemon.drain()
-                reactor.hand_over()
-                return daemon.all_done() if quiet else True
-        if once and time.monotonic() >= until:
+                if stands_by:
+                    tell("Nobody else advances this registry any more: taking over.")
+                return _advance(daemon, reactor, once=once, drain=drain, tell=tell)
+        late = time.monotonic() >= until
+        if once and late:
             raise InputError(
-                "Another process is advancing this registry.",
+                f"{_other(daemon)} is advancing this registry.",
                 remedy="Leave the work to it, or stop it first.",
                 code="watch.busy",
             )
+        if late and not stands_by:
+            stands_by = True
+            tell(f"{_other(daemon)} advances this registry: standing by to take over from it.")
         reactor.refresh()
         daemon.wait(_PROBED_AGAIN_SECONDS if once else _STANDBY_SECONDS)
     return True
+
+
+def _advance(
+    daemon: _Daemon, reactor: Reactor, *, once: bool, drain: bool, tell: Callable[[str], None]
+) -> bool:
+    """Work until all is quiet, or until told to stop; what `watch` returns."""
+    quiet = not (drain and once) and daemon.work(once=once)
+    if drain:
+        if live := len(reactor.state.running()):
+            tell(f"Starting nothing more; runs that are still to end: {live}.")
+        daemon.drain()
+    reactor.hand_over()
+    if live := len(reactor.state.running()):
+        tell(f"Runs that go on, and are taken up by whoever advances this registry next: {live}.")
+    return daemon.all_done() if quiet else True
+
+
+def _other(daemon: _Daemon) -> str:
+    """Who advances instead, as the beginning of a sentence."""
+    pid = daemon.advancer()
+    return "Another process" if pid is None else f"Process {pid}"
 
 
 class _Asked(BaseException):
@@ -213,6 +246,10 @@ class _Daemon:
         self._reactor.report_progress()
         self._draw()
         self._wakeups.wait(seconds)
+
+    def advancer(self) -> int | None:
+        """The process that advances instead of this one."""
+        return advancer(self._session.home)
 
     def all_done(self) -> bool:
         """Whether every requested plan is done and nothing was refused or waits to be taken."""

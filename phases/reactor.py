@@ -15,18 +15,17 @@ holder is gone. A tick costs what new events can change, never what is registere
 
 from __future__ import annotations
 
-import fcntl
 import gc
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from phases import recording
+from phases.advancing import advancing
 from phases.job import Ending, Failure, Outcome
 from phases.launch import Launcher
 from phases.surroundings import Surroundings
@@ -56,7 +55,6 @@ from schemas.events import (
 from schemas.limits import Limits
 from schemas.plan import PhaseSpec
 from store.blobs import BlobStore
-from store.durable import writing
 
 _SOON = 0.05
 """Seconds; the shortest pause."""
@@ -205,21 +203,9 @@ class Reactor:
             return not any(run.started.plan == plan for run in self.state.running())
         return self._nothing_due() and self.view(plan).settled
 
-    @contextmanager
-    def advancing(self) -> Iterator[bool]:
+    def advancing(self) -> AbstractContextManager[bool]:
         """Hold `reactor.lock`; False when another process has it."""
-        with writing(self._home.root):
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            descriptor = os.open(self._home.reactor_lock, flags, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(descriptor)
+        return advancing(self._home)
 
     def tick(self, *, start: bool = True) -> bool:
         """One tick; whether it recorded or started anything. The caller holds `reactor.lock`.

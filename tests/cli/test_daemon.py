@@ -277,6 +277,9 @@ def test_of_two_daemons_one_works_and_the_other_takes_over(
     first = start()
     _awake(first, source)
     second = start()
+    errors = source.parents[2] / "errors"
+    beside = f"Process {first.process.pid} advances this registry: standing by"
+    until(lambda: errors.read_text(encoding="utf-8").count(beside) == 1)
     (source / "one").write_text("one", encoding="utf-8")
     until(lambda: "one" in first.published())
     first.end(number)
@@ -284,6 +287,8 @@ def test_of_two_daemons_one_works_and_the_other_takes_over(
     until(lambda: "two" in second.published())
     assert Counter(second.published())["two"] == 1
     assert second.end(signal.SIGTERM) == 0
+    told = errors.read_text(encoding="utf-8")
+    assert (told.count("standing by"), told.count("taking over.")) == (1, 1)
 
 
 def test_standing_by_it_follows_and_ends_at_a_signal_too(

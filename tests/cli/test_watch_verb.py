@@ -25,6 +25,7 @@ from store.blobs import BlobStore
 from store.hashing import hash_bytes
 
 from .conftest import Still
+from .recorded import Recorder
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,7 @@ class Watched:
 
     session: Session
     refused: list[tuple[str, str]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     draws: int = 0
     draw: Callable[[], None] = lambda: None
 
@@ -87,7 +89,7 @@ class Watched:
             poll=0.05,
             draw=self._draw,
             complain=lambda path, error: self.refused.append((path.name, error.code)),
-            tell=lambda _: None,
+            tell=self.told.append,
         )
 
     def _draw(self) -> None:
@@ -115,12 +117,31 @@ def test_who_only_looks_whether_the_registry_is_advanced_is_no_reason_to_give_up
         assert watched()
 
 
-def test_beside_another_advancer_once_gives_up(watched: Watched, session: Session) -> None:
+def test_beside_another_advancer_once_gives_up_and_says_who_it_is(
+    watched: Watched, session: Session
+) -> None:
     with session.reactor().advancing() as mine:
         assert mine
         with pytest.raises(InputError) as caught:
             watched()
     assert caught.value.code == "watch.busy"
+    assert caught.value.message.startswith(f"Process {os.getpid()} is advancing")
+
+
+def test_told_to_stop_it_says_how_many_runs_go_on_without_it(
+    watched: Watched, session: Session, place: Path, policy: Path
+) -> None:
+    recorder = Recorder(session, place, going_on={"export/prefill-8"})
+    recorder.run(recorder.plan(policy, export={"prefill": [8], "primary": 8}))
+    (run,) = session.state().running()
+    session.home.run(run.key).mkdir()
+    with session.home.run_lock(run.key).open("w") as worker:
+        fcntl.flock(worker, fcntl.LOCK_EX)
+        watched.draw = _stop
+        assert watched(once=False)
+    (told,) = watched.told
+    assert told.startswith("Runs that go on")
+    assert told.endswith(": 1.")
 
 
 @pytest.fixture
