@@ -106,7 +106,7 @@ def _wish(reactor: Reactor, target: str) -> _Wish:
     try:
         plan = resolve_reference(state, target, kind=Kind.RECIPE)
     except ReferenceError_ as error:
-        if error.code == "ref.ambiguous":
+        if error.code != "ref.unknown":  # what is wrong with it is told best as it is
             raise
         raise ReferenceError_(
             f"{target!r} is no run, no slot of the latest plan and no recipe.",

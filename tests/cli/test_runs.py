@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import subprocess
@@ -29,6 +30,7 @@ from phases.job import Outcome, WorkerFile
 from registry.fold import Run
 from registry.home import Home
 from schemas import canonical
+from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.events import (
     BytesSwept,
@@ -37,6 +39,7 @@ from schemas.events import (
     RunCancelled,
     RunFailed,
     RunSucceeded,
+    TagMoved,
 )
 from store.durable import replace_durably
 
@@ -313,6 +316,18 @@ def test_what_has_ended_can_not_be_cancelled_and_how_it_ended_is_told(
     assert waiting.code == 2
     assert "blocked" in waiting.err
     assert still("cancel", "nobody").code == 2
+
+
+def test_a_target_that_is_told_well_already_is_not_told_as_unknown(
+    still: Still, session: Session, plan: Digest
+) -> None:
+    short = still("cancel", plan[:3], "--json")
+    assert (short.code, json.loads(short.err)["error"]["code"]) == (2, "ref.too_short")
+    session.ledger.append([TagMoved(name="weights", digest=session.state().latest[Kind.POLICY])])
+    other = still("cancel", "weights", "--json")
+    assert (other.code, json.loads(other.err)["error"]["code"]) == (2, "ref.wrong_kind")
+    nobody = still("cancel", "nobody", "--json")
+    assert (nobody.code, json.loads(nobody.err)["error"]["code"]) == (2, "cancel.unknown")
 
 
 def test_a_plan_is_cancelled_with_its_runs_and_not_advanced_until_it_is_asked_for(
