@@ -4,7 +4,8 @@
 
 Rules: lines link by `prev` and count by `seq` from 1. A batch is atomic: its lines carry their
 place (`1/3`), and lines after the last complete batch are *torn*, that is, never acknowledged and
-to be ignored. A complete line that does not verify is damage: IntegrityError, with where and why.
+to be ignored. So is a last batch of which a power cut kept some blocks only. Any other complete
+line that does not verify is damage: IntegrityError, with where and why.
 
 Canonical JSON sorts keys, so the envelope is a fixed head and a fixed end around `data`. Verifying
 reads just these; the payload in between is parsed only for those who want the event.
@@ -49,6 +50,11 @@ class Position:
     offset: int
     """Bytes of the log before it."""
 
+
+_SECTOR = 512
+"""Bytes: a disk writes so many, or a multiple, or none of them."""
+_HOLE = re.compile(rb"\0+")
+_BATCH = re.compile(rb'\n[0-9a-f]{64}\t\{"actor":[^\n]*?,"batch":"1/')
 
 START = Position(seq=0, hash=GENESIS, offset=0)
 
@@ -168,6 +174,25 @@ def scan_middle(block: bytes, offset: int) -> Scan:
         return Scan(fault=BrokenError(0, offset, "it is not an event"))
     before = (0, 0) if first.place == 1 else (first.place - 1, first.size)
     return _scan(block, Position(seq=first.seq - 1, hash=first.prev, offset=offset), before)
+
+
+def torn_by_power(rest: bytes, offset: int) -> bool:
+    """Whether `rest`, all that follows the last sound batch, is one batch that a power cut tore.
+
+    Blocks that never reached the disk read as zeros, which JSON does not hold: whole sectors, from
+    the first byte or a boundary to a boundary or the end. Where another batch begins after a hole
+    this is no answer: that one may have been acknowledged.
+    """
+    holes = [found.span() for found in _HOLE.finditer(rest)]
+    return (
+        bool(holes)
+        and all(
+            (start == 0 or (offset + start) % _SECTOR == 0)
+            and (stop == len(rest) or (offset + stop) % _SECTOR == 0)
+            for start, stop in holes
+        )
+        and _BATCH.search(rest) is None
+    )
 
 
 def _scan(block: bytes, at: Position, place: tuple[int, int]) -> Scan:

@@ -264,6 +264,8 @@ class LedgerReader:
                 with logfile.shared(fd):
                     found = self._scan(fd, length, end)
             if found.fault and not found.complete:
+                if logfile.torn_by_power(fd, self._position.offset):
+                    return []
                 raise found.fault
             if found.complete or self._position.offset + length >= end:
                 return found.complete

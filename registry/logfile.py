@@ -16,11 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry import chain
-from registry.chain import START, Line, Position
+from registry.chain import START, BrokenError, Line, Position
 from schemas.errors import StorageError
 
 FIRST_WINDOW = 1024
 """Bytes of the tail that are read first: an event or two, as each that is read is verified."""
+
+_UNSURE = 256 * 1024
+"""Bytes of the tail in which a power cut may have left holes: more than is ever unsynced."""
+
+_LAST_WRITE = 16 * 1024 * 1024
+"""Bytes: no batch is longer."""
 
 BLOCK = 4 * 1024 * 1024
 """Bytes read at a time by those who read everything."""
@@ -48,12 +54,13 @@ def shared(fd: int) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def tail(fd: int, *, since: int | None = None) -> Tail:
+def tail(fd: int, *, since: int | None = None, known: bool = False) -> Tail:
     """Read the verified end of the log, with every event after `since` if that is given.
 
-    Raises IntegrityError when a complete line there does not verify.
+    known: the caller has written here before, so the power was not cut since. Raises IntegrityError
+    when a complete line there does not verify.
     """
-    size = os.fstat(fd).st_size
+    size = os.fstat(fd).st_size if known else _sound_size(fd)
     window = FIRST_WINDOW
     while True:
         start = max(0, size - window)
@@ -67,6 +74,47 @@ def tail(fd: int, *, since: int | None = None) -> Tail:
         return Tail(end=START, ts="", lines=[])
     last = found.complete[-1]
     return Tail(end=last.after, ts=last.ts, lines=found.complete)
+
+
+def torn_by_power(fd: int, end: int) -> bool:
+    """Whether all that follows `end` is one batch of which a power cut kept some blocks only."""
+    rest = os.pread(fd, _LAST_WRITE + 1, end)
+    return len(rest) <= _LAST_WRITE and chain.torn_by_power(rest, end)
+
+
+def _sound_size(fd: int) -> int:
+    """Bytes of the log without a last batch that a power cut tore.
+
+    Its last line alone does not tell: it may have reached the disk, and others before it not.
+    """
+    size = os.fstat(fd).st_size
+    window = _UNSURE
+    while True:
+        start = max(0, size - window)
+        block = os.pread(fd, size - start, start)
+        hole = block.find(b"\0")
+        if hole < 0 or b"\n" not in block[hole:]:  # the latter is torn in any case
+            if start == 0 or _holds_last_batch(block, start):
+                return size
+        else:
+            found = _scan_from(block[:hole], start)
+            if found.complete or start == 0:
+                return _size_before(fd, found.complete[-1].after if found.complete else START)
+        window *= 4
+
+
+def _size_before(fd: int, at: Position) -> int:
+    if not torn_by_power(fd, at.offset):
+        raise BrokenError(at.seq + 1, at.offset, "some of its bytes are zeros")
+    return at.offset
+
+
+def _holds_last_batch(block: bytes, start: int) -> bool:
+    end = block.rfind(b"\n") + 1
+    begin = block.rfind(b"\n", 0, max(0, end - 1)) + 1
+    found = chain.scan_middle(block[begin:end], start + begin)
+    lines = found.complete + found.torn
+    return begin > 0 and (not lines or block.count(b"\n") > lines[0].size)
 
 
 def _scan_from(block: bytes, start: int) -> chain.Scan:
@@ -104,7 +152,7 @@ def write_at(fd: int, end: int, data: bytes) -> None:
     try:
         if os.fstat(fd).st_size > end:
             os.ftruncate(fd, end)
-            # Else the power may go with the new lines written, and torn ones still after them.
+            # Else the power may go with the new lines on disk, and torn ones still after them.
             sync(fd)
         written = os.pwrite(fd, data, end)
         while written < len(data):

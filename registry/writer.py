@@ -141,11 +141,11 @@ class Writer:
             return logfile.tail(fd, since=since)
         line, after, ts = self._mark
         if os.pread(fd, len(line), after.offset - len(line)) != line:
-            logfile.tail(fd)  # tells of damage there, if there is any
+            logfile.tail(fd, known=True)  # tells of damage there, if there is any
             raise _lost(after)
         if size == after.offset and (since is None or since >= after.seq):
             return Tail(end=after, ts=ts, lines=[])
-        return logfile.tail(fd, since=since)
+        return logfile.tail(fd, since=since, known=True)
 
 
 def _open(path: Path) -> _File:
