@@ -16,8 +16,8 @@ import typer
 
 from cli import render
 from cli.arguments import Json
-from registry.audit import LEDGER, PROJECTION, Examination, Projected, Witness
-from registry.home import Home, locate
+from registry.audit import Examination, Projected, Witness
+from registry.home import LEDGER, PROJECTION, Home, locate
 from registry.touched import Touched
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, IntegrityError

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 from registry.borrow import HeldError, Instance
 from registry.chain import BrokenError, Line
+from registry.home import LEDGER, PROJECTION
 from registry.ledger import Audit, audit
 from registry.queries import named
 from registry.sql import Params, Rows, fetch
@@ -26,9 +27,6 @@ from schemas.event import GENESIS
 
 PATIENCE = 2.0
 """Seconds to wait for a foreign shell that holds the projection."""
-
-LEDGER = "events.log"
-PROJECTION = "registry.duckdb"
 
 
 class Row(NamedTuple):

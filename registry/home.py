@@ -19,6 +19,8 @@ from schemas.digest import Digest
 from schemas.errors import InputError
 
 FOLDER = ".still"
+LEDGER = "events.log"
+PROJECTION = "registry.duckdb"
 VARIABLE = "STILL_REGISTRY"
 
 
@@ -36,12 +38,12 @@ class Home:
     @property
     def log(self) -> Path:
         """The ledger."""
-        return self.root / "events.log"
+        return self.root / LEDGER
 
     @property
     def projection(self) -> Path:
         """The DuckDB file."""
-        return self.root / "registry.duckdb"
+        return self.root / PROJECTION
 
     @property
     def lineage(self) -> Path:

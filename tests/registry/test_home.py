@@ -1,0 +1,35 @@
+"""The layout of a registry: every path is spelled in one place."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from registry import home
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("cli", "phases", "registry", "store")
+
+
+def _names() -> set[str]:
+    """What files of a registry are called; the names of folders are words that mean more."""
+    layout = home.Home(Path("registry"))
+    properties = [n for n, value in vars(home.Home).items() if isinstance(value, property)]
+    paths = [getattr(layout, name) for name in properties if name != "exists"]
+    return {path.name for path in paths if path.suffix}
+
+
+def _texts(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str}
+
+
+def test_no_module_but_the_layout_spells_the_name_of_a_file_of_the_registry() -> None:
+    assert len(_names()) > 6
+    spelled = {
+        str(path.relative_to(ROOT)): found
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        if path != Path(home.__file__) and (found := _texts(path) & _names())
+    }
+    assert spelled == {}
