@@ -4,10 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from cli import app
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CHANGELOG.md"]
+
+COMMAND = re.compile(r"\bstill (?:--registry \S+ )?([a-z]+(?:-[a-z]+)*)\b([^`\n#]*)")
+"""The verb, and what it is given."""
+OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]*")
 
 
 @pytest.mark.skipif(not README.exists(), reason="there is no README yet")
@@ -16,6 +23,29 @@ def test_the_readme_knows_every_verb_and_no_other() -> None:
     named = set(re.findall(r"\bstill (?:--registry \S+ )?([a-z]+(?:-[a-z]+)*)\b", _code(text)))
     assert set(app.VERBS) <= named
     assert named <= set(app.VERBS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_option_that_a_document_gives_to_a_verb_is_one_of_it(path: Path) -> None:
+    wrong = {
+        f"{verb} {option}"
+        for verb, options in COMMAND.findall(_code(path.read_text(encoding="utf-8")))
+        for option in OPTION.findall(options)
+        if verb in app.VERBS and option not in _options(verb)
+    }
+    assert wrong == set()
+
+
+def test_the_documents_do_name_options() -> None:
+    """Else the test above would look at nothing."""
+    texts = [_code(path.read_text(encoding="utf-8")) for path in DOCUMENTS]
+    found = [o for text in texts for _, rest in COMMAND.findall(text) for o in OPTION.findall(rest)]
+    assert len(found) > 5
+
+
+def _options(verb: str) -> set[str]:
+    command = typer.main.get_group(app.build((verb,))).commands[verb]
+    return {"--help", "--registry"}.union(*(given.opts for given in command.params))
 
 
 def _code(text: str) -> str:
