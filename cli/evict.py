@@ -82,6 +82,7 @@ def _recorded(session: Session, taker: Stocktaker, digest: Digest, *, force: boo
     for _ in range(LOOKS):
         found = _decided(taker, digest, force=force)
         if digest in taker.state.absent:
+            session.ledger.settle()
             return found  # recorded before; its objects were still in use then
         fact = ArtifactEvicted(digest=digest, run=found.steps[-1].key, size=found.size)
         if session.ledger.append([fact], since=taker.state.seq, unless=lambda _: True):

@@ -217,6 +217,8 @@ def collect(session: Session, grace: timedelta) -> Decision:
     for _ in range(LOOKS):
         found = decide(taker, grace)
         payloads = found.payloads()
+        if not payloads:
+            session.ledger.settle()  # what an earlier gc recorded, and was killed before it did it
         if not payloads or session.ledger.append(
             payloads, since=found.state.seq, unless=lambda _: True
         ):

@@ -50,7 +50,9 @@ def move_tag(session: Session, name: str, digest: Digest) -> None:
     from registry.references import check_tag_name
 
     before = session.state().tags.get(check_tag_name(name))
-    if before != digest:
+    if before == digest:
+        session.ledger.settle()
+    else:
         session.ledger.append([TagMoved(name=name, digest=digest, previous=before)])
 
 

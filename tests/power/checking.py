@@ -23,6 +23,7 @@ from registry.fold import State
 from registry.home import Home
 from registry.ledger import LedgerReader
 from schemas import canonical
+from schemas.artifact import PUBLISHABLE
 from schemas.digest import Digest
 from schemas.errors import StillError
 from schemas.event import Event
@@ -171,6 +172,7 @@ class _Check:
             with self._noting("making the registry again"):
                 make_registry(self._home)
         for look in (
+            self._inbox,
             self._objects,
             self._acknowledged,
             self._files,
@@ -191,6 +193,11 @@ class _Check:
             yield
         except (StillError, OSError) as error:
             self._found.append(f"{what}: {error}")
+
+    def _inbox(self) -> None:
+        for kind in PUBLISHABLE:
+            if not (self._home.inbox / kind).is_dir():
+                self._found.append(f"the inbox has no folder for {kind}")
 
     def _objects(self) -> None:
         store = self._session.store

@@ -352,6 +352,20 @@ def collections(stage: Stage) -> None:
     stage.publish(stage.sources / "doomed-2")
 
 
+def collections_resumed(stage: Stage) -> None:
+    """A gc that was killed when it had recorded what it would do, and another that does it."""
+    digest = stage.publish(stage.file("doomed", 700)).digest
+    stage.tell("gone", digest)
+    time.sleep(_AGE)
+    with stage.killed_at("pwrite", "fdatasync"):
+        _collect(stage)
+    _collect(stage)
+    time.sleep(_AGE)
+    with stage.killed_at("pwrite", "fdatasync"):
+        _collect(stage)
+    _collect(stage)
+
+
 def _collect(stage: Stage) -> None:
     session = stage.session()
     with alone(session.home):
@@ -430,6 +444,7 @@ SCENARIOS: dict[str, tuple[Scenario, Callable[[Home], None] | None]] = {
     "takeovers": (takeovers, _registry),
     "takeovers_by_memory": (takeovers_by_memory, _registry),
     "collections": (collections, _registry),
+    "collections_resumed": (collections_resumed, _registry),
     "quarantines": (quarantines, _registry),
     "quarantines_without_links": (quarantines_without_links, _registry),
     "eviction_and_repair": (eviction_and_repair, _registry),

@@ -88,6 +88,11 @@ MUTANTS: dict[str, tuple[str, str, tuple[Change, ...]]] = {
         "acknowledged event is gone",
         ((logfile, "sync", no_sync),),
     ),
+    "what a killed gc recorded is carried out at once": (
+        "collections_resumed",
+        "recorded as stored",
+        ((Ledger, "settle", no_sync),),
+    ),
     "what a power cut tore is taken for damage": (
         "appends",
         "The ledger is broken",
