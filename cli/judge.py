@@ -13,7 +13,7 @@ from cli.arguments import Json, Ref, session_of
 from cli.runs import ending_of, find_run, short_name
 from registry.references import resolve_reference
 from schemas.artifact import Kind
-from schemas.digest import SHORT
+from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
 from schemas.events import GateWaived, RunRetried
 
@@ -47,26 +47,12 @@ def waive(
     session = session_of(context)
     state = session.state()
     _require_gate(state, gate)
-    if not reason.strip():
-        raise InputError(
-            "A waiver needs a reason.",
-            remedy="Say with --reason why the gate may be passed over.",
-            code="waive.no_reason",
-        )
-    if len(reason) > _LONGEST_REASON:
-        raise InputError(
-            f"The reason has {len(reason)} characters; {_LONGEST_REASON} are the most.",
-            remedy="Shorten it: every manifest shows it. The long form may be an artifact.",
-            code="waive.long_reason",
-        )
+    _require_reason(reason)
     subject = resolve_reference(state, ref)
     waiver = GateWaived(
         gate=gate, subject=subject, author=actor().user, reason=reason, until=expiry(until, clock())
     )
-    if not any(
-        judged.fact.gate == gate and judged.fact.subject == subject
-        for judged in state.verdicts.values()
-    ):
+    if not _was_judged(state, gate, subject):
         render.note(
             f"Note: {gate} was never judged over {subject[:SHORT]}; it is waived in advance."
         )
@@ -105,6 +91,26 @@ def _bad_date(text: str, what: str) -> InputError:
         remedy="Give a day to come as YYYY-MM-DD, or a time like 2030-01-31T12:00:00Z.",
         code="waive.bad_date",
     )
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InputError(
+            "A waiver needs a reason.",
+            remedy="Say with --reason why the gate may be passed over.",
+            code="waive.no_reason",
+        )
+    if len(reason) > _LONGEST_REASON:
+        raise InputError(
+            f"The reason has {len(reason)} characters; {_LONGEST_REASON} are the most.",
+            remedy="Shorten it: every manifest shows it. The long form may be an artifact.",
+            code="waive.long_reason",
+        )
+
+
+def _was_judged(state: State, gate: str, subject: Digest) -> bool:
+    judged = (found.fact for found in state.verdicts.values())
+    return any(fact.gate == gate and fact.subject == subject for fact in judged)
 
 
 def _require_gate(state: State, gate: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -264,15 +264,19 @@ def _set_aside(home: Home, corrupt: Collection[Digest]) -> Iterator[None]:
             for digest in corrupt:
                 moved += _moved_aside(home, digest)
             _sync(home, moved)
-    try:
+    with ExitStack() as failed:  # however it fails, by Ctrl-C too
+        failed.callback(_put_back, home, moved)
         yield
-    except BaseException:
-        with writing(home.damaged):
-            for place, kept in moved:
-                if not place.exists():
-                    kept.rename(place)
-            _sync(home, moved)
-        raise
+        failed.pop_all()
+
+
+def _put_back(home: Home, moved: Collection[tuple[Path, Path]]) -> None:
+    """Give damaged objects their names again, where nothing good has them."""
+    with writing(home.damaged):
+        for place, kept in moved:
+            if not place.exists():
+                kept.rename(place)
+        _sync(home, moved)
 
 
 def _moved_aside(home: Home, digest: Digest) -> Iterator[tuple[Path, Path]]:

@@ -13,6 +13,7 @@ from cli import gc
 from cli.main import main
 from cli.wiring import Session
 from registry.home import FOLDER
+from store.blobs import BlobStore
 
 from .conftest import Still
 from .repeatable import COUNTED, SAID, Repeatable
@@ -188,6 +189,27 @@ def test_a_run_that_makes_something_else_leaves_the_damaged_object_where_it_was(
     assert "not deterministic" in answer.err
     assert "--from" in answer.err
     assert _object(session, digest).read_bytes() == before
+
+
+def test_at_ctrl_c_the_damaged_object_is_where_it_was(
+    still: Still, session: Session, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a damaged object would be told as a missing one, and its bytes be out of sight."""
+    digest = _file(still, place)
+    _flipped(_object(session, digest))
+    before = _object(session, digest).read_bytes()
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        assert not _object(session, digest).exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "put_file", interrupted)
+        assert still("repair", digest, "--from", "a.txt").code == 130
+    assert _object(session, digest).read_bytes() == before
+    assert list(session.home.damaged.iterdir()) == []
+    assert still("repair", digest, "--from", "a.txt").code == 0
+    _whole(still, session)
 
 
 def test_a_condemned_object_that_is_damaged_is_mended_too(
