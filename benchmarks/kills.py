@@ -30,6 +30,7 @@ from finished import ROOT, environment, finished
 
 from schemas.digest import Digest
 from schemas.recipe import Recipe
+from tests.pipeline.still import workers
 
 KILLS = 500
 QUICK_KILLS = 40
@@ -292,23 +293,6 @@ class Cast:
         told = log.read_text(encoding="utf-8", errors="replace").strip()
         if code not in well or "Traceback" in told:
             self.surprises.append(f"{log.stem} ended with {code}: {told[-2000:]}")
-
-
-def workers(registry: Path) -> dict[int, bool]:
-    """Process ids of this registry's live workers; whether each one has a run."""
-    root = str(registry.resolve())
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"phases.worker" in words and root.encode() in words:
-                held = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
-                found[int(folder.name)] = any(
-                    name.startswith(f"{root}/runs/") and name.endswith("/lock") for name in held
-                )
-        except OSError:  # it ended meanwhile
-            continue
-    return found
 
 
 def left_behind(registry: Path) -> list[str]:

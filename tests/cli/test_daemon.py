@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from cli import intake
-from cli.wiring import Session, make_registry, open_registry
-from registry.home import FOLDER, Home
+from cli.wiring import Session
+from registry.home import Home
 from schemas.artifact import Kind
 from schemas.events import TagMoved
 
@@ -82,18 +82,6 @@ def _listen(daemon: Daemon) -> None:
 
 
 Start = Callable[..., Daemon]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / FOLDER)
-    make_registry(made)
-    return made
-
-
-@pytest.fixture
-def session(home: Home) -> Session:
-    return open_registry(home)
 
 
 @pytest.fixture

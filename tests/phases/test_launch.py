@@ -18,18 +18,11 @@ from schemas.artifact import Kind, Product
 from store.durable import replace_durably
 from store.leases import live_leases
 
-from .worker_parts import Registry, a_job, alive, phase_folder, until
+from .worker_parts import Registry, a_job, alive, until
 
 Holder = Callable[[], int]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setenv("PYTHONPATH", str(phase_folder(tmp_path / "phase")))
-    monkeypatch.setenv("STILL_TEST_SIGN", str(tmp_path / "sign"))
-    return Registry(tmp_path / "still")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from phases.job import Job
 from phases.launch import Launcher
 
-from .worker_parts import PATIENCE, Registry, a_job, alive, phase_folder, until
+from .worker_parts import PATIENCE, Registry, a_job, alive, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -39,13 +39,6 @@ if len(sys.argv) > 2 and sys.argv[2]:
     print("started", flush=True)
 time.sleep(600)
 """
-
-
-@pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.setenv("PYTHONPATH", str(phase_folder(tmp_path / "phase")))
-    monkeypatch.setenv("STILL_TEST_SIGN", str(tmp_path / "sign"))
-    return Registry(tmp_path / "still")
 
 
 @pytest.fixture

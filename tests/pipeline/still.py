@@ -1,4 +1,4 @@
-"""The `still` command as a user runs it: another process, its output and its exit code."""
+"""The `still` command as a user runs it: another process, its output and exit code, its workers."""
 
 from __future__ import annotations
 
@@ -49,3 +49,20 @@ def events(registry: Path) -> list[dict[str, Any]]:
     """Every event, as `still log --json` prints it."""
     lines = still(registry, "log", "--json").stdout.splitlines()
     return [json.loads(line) for line in lines]
+
+
+def workers(registry: Path) -> dict[int, bool]:
+    """Process ids of this registry's live workers; whether each one has a run."""
+    root = str(registry.resolve())
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"phases.worker" in words and root.encode() in words:
+                held = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
+                found[int(folder.name)] = any(
+                    name.startswith(f"{root}/runs/") and name.endswith("/lock") for name in held
+                )
+        except OSError:  # it ended meanwhile
+            continue
+    return found

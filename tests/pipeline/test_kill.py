@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 
-from .still import LIMIT_SECONDS, command, environment, events, still
+from .still import LIMIT_SECONDS, command, environment, events, still, workers
 from .tiny import RECIPE, write
 
 pytestmark = pytest.mark.slow
@@ -25,35 +25,18 @@ KILLS = 20
 T = TypeVar("T")
 
 
-def _workers(registry: Path) -> dict[int, bool]:
-    """Process ids of this registry's live workers, from /proc; whether each one has a run."""
-    root = str(registry.resolve())
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"phases.worker" in words and root.encode() in words:
-                held = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
-                found[int(folder.name)] = any(
-                    name.startswith(f"{root}/runs/") and name.endswith("/lock") for name in held
-                )
-        except OSError:  # it ended meanwhile
-            continue
-    return found
-
-
 def _working(registry: Path) -> list[int]:
-    return [pid for pid, has_run in _workers(registry).items() if has_run]
+    return [pid for pid, has_run in workers(registry).items() if has_run]
 
 
 def _waiting(registry: Path) -> list[int]:
-    return [pid for pid, has_run in _workers(registry).items() if not has_run]
+    return [pid for pid, has_run in workers(registry).items() if not has_run]
 
 
 def _kill_somebody(registry: Path, run: subprocess.Popen[bytes], chance: random.Random) -> str:
-    workers = _working(registry)
-    if workers and chance.random() < 0.5:
-        os.kill(workers[0], signal.SIGKILL)
+    working = _working(registry)
+    if working and chance.random() < 0.5:
+        os.kill(working[0], signal.SIGKILL)
         return "worker"
     run.kill()
     run.wait()
@@ -106,7 +89,7 @@ def test_a_killed_daemon_leaves_only_the_worker_that_has_a_run_and_the_next_one_
         _until(lambda: "run.succeeded" in _types(registry), "the run succeeds")
         daemon.kill()
         daemon.wait()
-    _until(lambda: not _workers(registry), "no process is left")
+    _until(lambda: not workers(registry), "no process is left")
     assert len(working) == 1
     assert Counter(_types(registry))["run.started"] == 1, "the run was not taken up, but begun anew"
     assert "run.abandoned" not in _types(registry)
