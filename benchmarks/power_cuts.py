@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).resolve().parents[1]
-STATES = 2_000
+STATES = 1_000
 """Of each scenario, at least, where there are so many."""
 QUICK = 60
 
