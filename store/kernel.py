@@ -123,6 +123,15 @@ def nobody_writes(descriptor: int) -> bool:
     return True
 
 
+@functools.cache
+def boot() -> str:
+    """Which start of this machine this is (random(4), boot_id); empty where nobody tells."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
 def _clone_on_macos(source: int, target: Path, mode: int) -> bool:
     at_cwd = -2  # AT_FDCWD, sys/fcntl.h
     if _libc().fclonefileat(source, at_cwd, os.fsencode(target), 0) != 0:

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from store import kernel
 from store.hashing import hash_bytes
-from store.kernel import nobody_writes
 from store.sources import open_source, signature
 from store.staging import Batch, Stored
 
@@ -27,8 +27,8 @@ MAX_BYTES = 256 << 20
 MAX_AGE = 90 * 86_400
 """Seconds after which a path that was not published again is forgotten."""
 
-_HEADER = b"stillhouse stat-cache v1 "
-_HEAD = struct.Struct("<QI")  # the moment, how many records
+_HEADER = b"stillhouse stat-cache v2 "
+_HEAD = struct.Struct("<QI36s")  # the moment, how many records, the boot
 _RECORD = struct.Struct("<QQIQqq32s32s")
 _NO_SUM = bytes(32)
 _TREE = "/"
@@ -63,6 +63,11 @@ class Recalled(NamedTuple):
     """By relative path."""
     durable_ns: int
     """When it was recorded: all its objects had durable names then (Batch)."""
+    sure: bool
+    """Whether it may be believed; if not, it only tells which files were met before."""
+
+
+_NOTHING = Recalled({}, 0, sure=False)
 
 
 class StatCache:
@@ -73,18 +78,18 @@ class StatCache:
         self._believe = believe
 
     def load(self, root: Path, *, now_ns: int) -> Recalled:
-        """What is known below `root`; nothing when the clock was set back."""
-        nothing = Recalled({}, 0)
-        if not self._believe:
-            return nothing
+        """What is known below `root`; not sure when the clock was set back, or after a reboot."""
         path = self._path(root)
         try:
             data = path.read_bytes()
             os.utime(path)  # used today
         except OSError:
-            return nothing
-        found = _decoded(data)
-        return found if found.durable_ns <= now_ns else nothing
+            return _NOTHING
+        boot, found = _decoded(data)
+        # After a power cut a source may have lost bytes that were read, and none of its times.
+        same_boot = bool(boot) and boot == kernel.boot()
+        sure = self._believe and same_boot and found.durable_ns <= now_ns
+        return found._replace(sure=sure)
 
     def save(self, root: Path, known: Mapping[str, Known], *, now_ns: int) -> None:
         """Replace what is known below `root`, and forget what is old or too much."""
@@ -117,7 +122,8 @@ class Memory:
         self._root = root
         self._batch = batch
         began = batch.began_ns
-        self._before, self._then = cache.load(root, now_ns=began) if cache else Recalled({}, 0)
+        self._recalled = cache.load(root, now_ns=began) if cache else _NOTHING
+        self._before = self._recalled.known
         self._after: dict[str, Known] = {}
         self._read = 0
         self._local: dict[int, bool] = {}
@@ -167,13 +173,14 @@ class Memory:
 
     def keep(self) -> None:
         """Record what was learnt; to be called once it is committed."""
-        if self._cache is not None and (self._after != self._before or self._batch.relied):
+        news = self._after != self._before or self._batch.relied or not self._recalled.sure
+        if self._cache is not None and news:
             self._cache.save(self._root, self._after, now_ns=self._batch.durable_ns)
 
     def _believed(
         self, known: Known, source: Path | str, status: os.stat_result | None, *, sha256: bool
     ) -> bool:
-        if sha256 and known.sha256 is None:
+        if not self._recalled.sure or (sha256 and known.sha256 is None):
             return False
         if status is None:
             with suppress(OSError):  # opening it will tell
@@ -185,7 +192,8 @@ class Memory:
         )
 
     def _held(self, digest: str, size: int) -> bool:
-        return self._batch.holds(digest, size, durable_ns=self._then)
+        recalled = self._recalled
+        return recalled.sure and self._batch.holds(digest, size, durable_ns=recalled.durable_ns)
 
     def _steady(self, reader: int, status: os.stat_result) -> bool:
         """Whether any later write must give the file other times than it has now."""
@@ -195,7 +203,7 @@ class Memory:
         return (
             max(status.st_mtime_ns, status.st_ctime_ns) + slack < began
             and self._is_local(status.st_dev)
-            and nobody_writes(reader)
+            and kernel.nobody_writes(reader)
         )
 
     def _is_local(self, device: int) -> bool:
@@ -214,15 +222,16 @@ def _encoded(known: Mapping[str, Known], now_ns: int) -> bytes:
         for one in known.values()
     )
     names = b"\0".join(path.encode() for path in known)
-    body = _HEAD.pack(now_ns, len(known)) + records + names
+    body = _HEAD.pack(now_ns, len(known), kernel.boot().encode()) + records + names
     return _HEADER + hash_bytes(body).digest.encode() + b"\n" + body
 
 
-def _decoded(data: bytes) -> Recalled:
+def _decoded(data: bytes) -> tuple[str, Recalled]:
+    """The boot in which it was written, and what it says."""
     head, _, body = data.partition(b"\n")
     if head != _HEADER + hash_bytes(body).digest.encode():
-        return Recalled({}, 0)
-    moment, count = _HEAD.unpack_from(body)
+        return "", _NOTHING
+    moment, count, boot = _HEAD.unpack_from(body)
     end = _HEAD.size + count * _RECORD.size
     names = body[end:].decode().split("\0")
     records = _RECORD.iter_unpack(body[_HEAD.size : end])
@@ -230,7 +239,7 @@ def _decoded(data: bytes) -> Recalled:
         name: Known(record[:6], record[6].hex(), record[7].hex() if any(record[7]) else None)
         for name, record in zip(names, records, strict=False)
     }
-    return Recalled(known, moment)
+    return boot.rstrip(b"\0").decode(), Recalled(known, moment, sure=False)
 
 
 def _latest_first(found: tuple[os.stat_result, str]) -> int:

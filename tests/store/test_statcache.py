@@ -290,8 +290,42 @@ def test_nothing_is_believed_when_the_clock_was_set_back(
 ) -> None:
     settle()
     publish(store, folder, cache)
-    assert cache.load(folder, now_ns=time.time_ns()).known
-    assert cache.load(folder, now_ns=time.time_ns() - 3_600_000_000_000).known == {}
+    assert cache.load(folder, now_ns=time.time_ns()).sure
+    assert not cache.load(folder, now_ns=time.time_ns() - 3_600_000_000_000).sure
+
+
+@pytest.mark.parametrize("boot", ["another", ""])
+def test_after_a_reboot_every_file_is_read_once(
+    store: BlobStore,
+    folder: Path,
+    cache: StatCache,
+    opened: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    boot: str,
+) -> None:
+    """A power cut may take bytes of a source that were read, and leave its size and times."""
+    settle()
+    first = publish(store, folder, cache)
+    opened.clear()
+    monkeypatch.setattr("store.kernel.boot", lambda: boot)
+    assert publish(store, folder, cache) == first
+    assert len(opened) == 4
+    opened.clear()
+    assert publish(store, folder, cache) == first
+    assert len(opened) == (0 if boot else 4)  # where nobody tells boots apart, nothing is believed
+
+
+def test_what_may_not_be_believed_still_tells_what_the_store_may_have(
+    store: BlobStore, tmp_path: Path, cache: StatCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file is then hashed, and not written a second time to find out."""
+    (tmp_path / "large").write_bytes(os.urandom(CHUNK + 1))
+    settle()
+    first = store.put_file(tmp_path / "large", cache=cache)
+    monkeypatch.setattr("store.staging.pour", pytest.fail)
+    monkeypatch.setattr("store.kernel.boot", lambda: "another")
+    assert store.put_file(tmp_path / "large", cache=cache) == first
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
