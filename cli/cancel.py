@@ -201,9 +201,13 @@ def _recorded(session: Session, reactor: Reactor, wish: _Wish, reason: str) -> b
         starts = event.type == RunStarted.TYPE and event.data["plan"] == wish.plan
         return starts or event.data.get("run") in keys
 
-    done = not payloads or session.ledger.append(payloads, since=reactor.state.seq, unless=moved)
+    if payloads:
+        done = bool(session.ledger.append(payloads, since=reactor.state.seq, unless=moved))
+    else:
+        session.ledger.settle()  # what another wished, and was perhaps killed before it was durable
+        done = True
     reactor.refresh()
-    return bool(done)
+    return done
 
 
 def _await_end(reactor: Reactor, keys: list[Digest]) -> None:
