@@ -23,7 +23,7 @@ from schemas.artifact import Form
 from schemas.digest import Digest
 from schemas.errors import BusyError, IntegrityError
 from store.durable import writing
-from store.leases import Lease, live_leases
+from store.leases import Lease
 from store.places import listed
 from store.trees import read_tree
 
@@ -55,7 +55,7 @@ class Stocktaker:
 
     def look(self) -> Stock:
         """Everything as it is now; `state` is the ledger as it was then. Raises StorageError."""
-        self.leases = live_leases(self._home.objects)
+        self.leases = self._store.leases()
         products = list(_unrecorded(self._home))
         self.follow()
         self.unreadable = {}

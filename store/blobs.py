@@ -18,6 +18,7 @@ from schemas.digest import is_digest
 from store import leases, quarantine, staging
 from store.durable import sync_folder, writing
 from store.hashing import hash_bytes, hash_open
+from store.leases import Lease
 from store.places import (
     TEMPORARY,
     condemned_path,
@@ -142,9 +143,9 @@ class BlobStore:
         """
         return leases.lease(self.root)
 
-    def oldest_lease(self) -> int | None:
-        """When the oldest live lease began (ns); None without any. Raises StorageError."""
-        return leases.oldest_lease(self.root)
+    def leases(self) -> list[Lease]:
+        """Every lease that is held. Those of the dead are removed. Raises StorageError."""
+        return leases.live_leases(self.root)
 
     def condemn(self, digests: Iterable[str]) -> None:
         """Take these objects out of their places; they can still be read. Raises StorageError."""

@@ -48,14 +48,6 @@ def lease(objects: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def oldest_lease(objects: Path) -> int | None:
-    """When the oldest live lease began (ns, clock of the store's file system); None without any.
-
-    Leases of the dead are removed. Raises StorageError.
-    """
-    return min((found.began_ns for found in live_leases(objects)), default=None)
-
-
 def live_leases(objects: Path) -> list[Lease]:
     """Every lease that is held. Those of the dead are removed. Raises StorageError."""
     with writing(objects):

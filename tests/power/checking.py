@@ -285,7 +285,7 @@ class _Check:
         sweep(objects, now=_NEVER, min_age=0)
         if left := sorted((objects / "tmp").iterdir()):
             self._found.append(f"cannot be swept: {left}")
-        if self._session.store.oldest_lease() is not None:
+        if self._session.store.leases():
             self._found.append("a dead publisher's lease holds")
 
 

@@ -77,7 +77,7 @@ def _collect(objects: Path, log: Path, until: float) -> None:
         marked = notes.referred()
         store.condemn([digest for digest in store.digests() if digest not in marked])
         candidates = list(store.condemned())
-        oldest = store.oldest_lease()
+        oldest = min((lease.began_ns for lease in store.leases()), default=None)
         referred = notes.referred()
         for digest, _, at_ns in candidates:
             if digest in referred:

@@ -148,15 +148,16 @@ def test_without_hard_links_an_object_is_moved_back(
 
 
 def test_a_lease_is_alive_as_long_as_it_is_held(store: BlobStore) -> None:
-    assert store.oldest_lease() is None
+    assert store.leases() == []
     with store.lease():
-        first = store.oldest_lease()
-        assert first is not None
+        (first,) = store.leases()
         time.sleep(0.03)
         with store.lease():
-            assert store.oldest_lease() == first
-        assert store.oldest_lease() == first
-    assert store.oldest_lease() is None
+            second = max(store.leases())
+            assert sorted(store.leases()) == [first, second]
+            assert second.began_ns > first.began_ns
+        assert store.leases() == [first]
+    assert store.leases() == []
     assert list((store.root / "leases").iterdir()) == []
 
 
@@ -168,7 +169,7 @@ def test_the_lease_of_a_dead_process_is_over(store: BlobStore) -> None:
     )
     subprocess.run([sys.executable, "-c", script, store.root], cwd=ROOT, check=False)
     assert len(list((store.root / "leases").iterdir())) == 1
-    assert store.oldest_lease() is None
+    assert store.leases() == []
     assert list((store.root / "leases").iterdir()) == []
 
 
@@ -178,10 +179,9 @@ def test_what_is_condemned_under_a_lease_is_never_older_than_it(store: BlobStore
         digest = store.put_bytes(bytes([n])).digest
         with store.lease():
             store.condemn([digest])
-            began = store.oldest_lease()
+            (lease,) = store.leases()
             at_ns = next(one.at_ns for one in store.condemned() if one.digest == digest)
-            assert began is not None
-            assert at_ns >= began
+            assert at_ns >= lease.began_ns
 
 
 def test_what_was_condemned_a_tick_before_a_lease_is_older_than_it(store: BlobStore) -> None:
@@ -189,9 +189,8 @@ def test_what_was_condemned_a_tick_before_a_lease_is_older_than_it(store: BlobSt
     store.condemn([ABC])
     time.sleep(0.03)
     with store.lease():
-        began = store.oldest_lease()
-        assert began is not None
-        assert next(store.condemned()).at_ns < began
+        (lease,) = store.leases()
+        assert next(store.condemned()).at_ns < lease.began_ns
 
 
 def test_a_lease_that_was_taken_for_dead_before_it_was_locked_is_made_anew(
@@ -212,7 +211,7 @@ def test_a_lease_that_was_taken_for_dead_before_it_was_locked_is_made_anew(
     monkeypatch.setattr(leases, "_new", seen_too_early)
     with store.lease():
         assert len(made) == 2
-        assert store.oldest_lease() is not None
+        assert len(store.leases()) == 1
 
 
 def test_a_lease_on_a_store_that_was_never_made_is_refused(tmp_path: Path) -> None:
