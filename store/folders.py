@@ -55,9 +55,17 @@ def scan(folder: Path) -> tuple[Found, ...]:
     return tuple(found)
 
 
-def look_again(folder: Path) -> dict[str, os.stat_result]:
-    """The status of every file below a folder that was scanned. Raises InputError."""
-    return {file.path: file.status for file in _walk(os.fspath(folder), "")}
+def look_again(folder: Path | str) -> dict[str, os.stat_result]:
+    """The status of all but folders, below one that was scanned, by source. Raises InputError."""
+    found: dict[str, os.stat_result] = {}
+    with reading(folder), os.scandir(folder) as listing:
+        for child in listing:
+            status = _status(child)
+            if stat.S_ISDIR(status.st_mode):
+                found |= look_again(child.path)
+            else:
+                found[child.path] = status
+    return found
 
 
 def _walk(folder: str, prefix: str) -> Iterator[Found]:
@@ -67,16 +75,20 @@ def _walk(folder: str, prefix: str) -> Iterator[Found]:
         children = list(listing)
     for child in children:
         name = _portable_name(child)
-        try:
-            status = child.stat(follow_symlinks=False)
-        except OSError as error:
-            raise unreadable(child.path, error) from error
+        status = _status(child)
         if stat.S_ISREG(status.st_mode):
             yield Found(child.path, prefix + name, status)
         elif stat.S_ISDIR(status.st_mode):
             yield from _walk(child.path, f"{prefix}{name}/")
         else:
             refuse_special(child.path, status.st_mode)
+
+
+def _status(child: os.DirEntry[str]) -> os.stat_result:
+    try:
+        return child.stat(follow_symlinks=False)
+    except OSError as error:
+        raise unreadable(child.path, error) from error
 
 
 def _portable_name(child: os.DirEntry[str]) -> str:

@@ -159,7 +159,7 @@ def malformed(what: str) -> IntegrityError:
 
 
 def _refuse_moved(before: Sequence[Found], after: Mapping[str, os.stat_result]) -> None:
-    moved = {file.path for file in before} ^ after.keys()
+    moved = {file.source for file in before} ^ after.keys()
     if moved:
         raise InputError(
             f"{shown(min(moved))} appeared or vanished while its folder was being read.",
@@ -167,7 +167,7 @@ def _refuse_moved(before: Sequence[Found], after: Mapping[str, os.stat_result]) 
             code="file.changed",
         )
     for file in before:
-        refuse_changed(file.source, file.status, after[file.path])
+        refuse_changed(file.source, file.status, after[file.source])
 
 
 def _entry(file: Found, stored: Stored) -> Entry:
