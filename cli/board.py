@@ -21,7 +21,8 @@ from schemas.event import Event
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from phases.reactor import Notice, Progress
+    from phases.oversight import Progress
+    from phases.reactor import Notice
 
 _BAR = 20
 """Characters of a progress bar."""

@@ -19,15 +19,15 @@ import gc
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 
 from phases import recording
 from phases.advancing import advancing
 from phases.job import Ending, Failure, Outcome
 from phases.launch import Launcher
+from phases.oversight import LOOK_SECONDS, Oversight, Progress
 from phases.surroundings import Surroundings
 from registry.admission import admissions
 from registry.agenda import Agenda
@@ -39,7 +39,7 @@ from registry.ledger import Ledger, LedgerReader
 from registry.plans import PlanView, Reason, Site
 from schemas.artifact import Kind
 from schemas.digest import Digest
-from schemas.errors import InputError, StorageError
+from schemas.errors import InputError
 from schemas.event import Event
 from schemas.events import (
     ArtifactEvicted,
@@ -59,26 +59,7 @@ from store.blobs import BlobStore
 _SOON = 0.05
 """Seconds; the shortest pause."""
 
-_LOOK_SECONDS = 0.5
-"""Between two looks at what live workers take, and how far they are."""
-
-
 _ENDS = (RunSucceeded.TYPE, RunFailed.TYPE, RunAbandoned.TYPE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far one live run is."""
-
-    run: Digest
-    slot: str
-    attempt: int
-    label: str
-    done: int
-    total: int
-    figures: Mapping[str, float]
-    at: float = 0.0
-    """Seconds since the attempt began to work."""
 
 
 Notice = Event | Progress
@@ -123,12 +104,7 @@ class Reactor:
         self._tidied = False
         self._refused = False
         """Whether a start was refused in the last tick, for the moment."""
-        self._told: set[tuple[Digest, int]] = set()
-        """Attempts whose worker was told to end."""
-        self._began: dict[tuple[Digest, int], float] = {}
-        """Attempt -> when it started, by time.monotonic()."""
-        self._looked = 0.0
-        self._shown: dict[Digest, tuple[str, int]] = {}
+        self._oversight = Oversight(self._launcher, clock, listener)
         self.state = State().follow(self._reader)
         gc.freeze()  # what was folded stays: looking through it for garbage would take seconds
 
@@ -141,9 +117,7 @@ class Reactor:
             if self._agenda is not None:
                 self._agenda.note(event)
             if event.type in _ENDS:
-                attempt = event.data["run"], event.data["attempt"]
-                self._shown.pop(attempt[0], None)
-                self._began.pop(attempt, None)
+                self._oversight.forget(event.data["run"], event.data["attempt"])
             self._listener(event)
 
     def now(self) -> str:
@@ -170,9 +144,11 @@ class Reactor:
 
     def pause(self) -> float | None:
         """Seconds until something is to be done without any event; None: nothing ever."""
-        waits = [left for run in self.state.running() if (left := self._time_left(run) or 0) > 0]
-        if self.state.running() or self._refused:
-            waits.append(_LOOK_SECONDS)
+        runs = self.state.running()
+        remaining = (self._oversight.time_left(run, self._limits) for run in runs)
+        waits = [seconds for seconds in remaining if seconds and seconds > 0]
+        if runs or self._refused:
+            waits.append(LOOK_SECONDS)
         if (wake := self._todo().wake) is not None:
             left = (datetime.fromisoformat(wake) - self._clock()).total_seconds()
             waits.append(max(_SOON, left))  # what fell due this moment is the next tick's
@@ -195,7 +171,7 @@ class Reactor:
                 return self.view(plan)
             self.report_progress()
             # Without the lock: whoever stands by may take over, and we follow.
-            self._wait(min(self.pause() or _LOOK_SECONDS, _LOOK_SECONDS))
+            self._wait(min(self.pause() or LOOK_SECONDS, LOOK_SECONDS))
 
     def _at_rest(self, plan: Digest) -> bool:
         """Whether nothing more will happen for a plan by itself."""
@@ -218,7 +194,7 @@ class Reactor:
         self._tidy()
         if [run for run in self.state.running() if self._collect(run)]:
             return True
-        self._look_after_workers()
+        self._oversight.look_after(self.state.running(), self._limits)
         if not start:
             return False
         if self.record_environment():
@@ -228,13 +204,7 @@ class Reactor:
 
     def report_progress(self) -> None:
         """Tell the listener how far live runs are, where that changed."""
-        for run in self.state.running():
-            note = self._launcher.progress(run.key)
-            if note and self._shown.get(run.key) != (note["label"], note["done"]):
-                self._shown[run.key] = (note["label"], note["done"])
-                self._listener(
-                    Progress(run=run.key, slot=run.started.slot, attempt=run.attempts, **note)
-                )
+        self._oversight.report(self.state.running())
 
     def warm(self) -> None:
         """Keep a worker ready that has imported what phases import, while one more could start."""
@@ -269,51 +239,6 @@ class Reactor:
             if run.status == "succeeded":
                 self._launcher.clear(run.key)
 
-    # -- live workers --------------------------------------------------------------------------
-
-    def _look_after_workers(self) -> None:
-        """End runs that were cancelled or that take too much; keep their logs bounded."""
-        look = time.monotonic() - self._looked >= _LOOK_SECONDS
-        if look:
-            self._looked = time.monotonic()
-        for run in self.state.running():
-            why = self._too_long(run)
-            if look and why is None:
-                why = self._launcher.ending(run.key, run.attempts) or self._too_large(run)
-            # One that was told to end is told again now and then, until the grace is over.
-            if why and (look or (run.key, run.attempts) not in self._told):
-                self._told.add((run.key, run.attempts))
-                self._launcher.end(run.key, run.attempts, why)
-            if look:
-                with suppress(StorageError):  # a full disk is for the work to meet
-                    self._launcher.shorten_log(run.key, run.attempts)
-        if look:
-            self.report_progress()
-
-    def _too_long(self, run: Run) -> Ending | None:
-        if run.cancelled_seq:
-            return Ending.CANCELLED
-        left = self._time_left(run)
-        return Ending.TIME if left is not None and left <= 0 else None
-
-    def _too_large(self, run: Run) -> Ending | None:
-        limit = self._limits.of(run.started.phase).memory
-        taken = self._launcher.memory(run.key) if limit else None
-        return Ending.MEMORY if limit and taken and taken > limit else None
-
-    def _time_left(self, run: Run) -> float | None:
-        """Seconds that a run may still take; None: as many as it wants."""
-        seconds = self._limits.of(run.started.phase).seconds
-        return None if seconds is None else seconds - self._age(run)
-
-    def _age(self, run: Run) -> float:
-        """Seconds since a run started: by the wall until it is met, then by a clock nobody sets."""
-        now = time.monotonic()
-        if (run.key, run.attempts) not in self._began:
-            old = (self._clock() - datetime.fromisoformat(run.ts)).total_seconds()
-            self._began[run.key, run.attempts] = now - max(0.0, old)
-        return now - self._began[run.key, run.attempts]
-
     # -- recording -----------------------------------------------------------------------------
 
     def _append(
@@ -344,7 +269,6 @@ class Reactor:
         if not self._launcher.ended(run.key):
             return False
         outcome = self._launcher.outcome(run.key, run.attempts)
-        self._told.discard((run.key, run.attempts))
         with self._store.lease():  # for the log, until an event names it
             recorded = self._record_end(run, self._told_of(run, outcome))
         if recorded and outcome is not None and outcome.status == "succeeded":
@@ -378,7 +302,7 @@ class Reactor:
         where = f"[phases.{run.started.phase}] in {self._home.config.name}"
         remedy = f"Raise it under {where}, then `still retry`."
         failure = Failure(code=code, message=f"{message}, and was ended.", remedy=remedy)
-        seconds = round(self._age(run), 3)
+        seconds = round(self._oversight.age(run), 3)
         return recording.failed(run, failure, seconds=seconds, log=self._put_log(run))
 
     def _record_end(self, run: Run, payloads: Sequence[Payload]) -> bool:

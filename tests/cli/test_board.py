@@ -15,7 +15,7 @@ from rich.text import Text
 from cli.board import Board
 from cli.watching import Drawn
 from cli.wiring import Session
-from phases.reactor import Progress
+from phases.oversight import Progress
 from phases.recording import started
 from registry.decide import Start
 from registry.plans import PlanView
