@@ -68,7 +68,7 @@ def evict(
     digest = resolve_reference(session.state(), ref)
     taker = Stocktaker(session)
     if dry_run:
-        found = _decided(taker, digest, force=force)
+        found = _decided(taker, taker.look(), digest, force=force)
         freed = 0
     else:
         with alone(session.home):
@@ -79,19 +79,21 @@ def evict(
 
 def _recorded(session: Session, taker: Stocktaker, digest: Digest, *, force: bool) -> Eviction:
     """Decide and record. Raises InputError, BusyError."""
+    stock = taker.look()
     for _ in range(LOOKS):
-        found = _decided(taker, digest, force=force)
+        found = _decided(taker, stock, digest, force=force)
         if digest in taker.state.absent:
             session.ledger.settle()
             return found  # recorded before; its objects were still in use then
         fact = ArtifactEvicted(digest=digest, run=found.steps[-1].key, size=found.size)
         if session.ledger.append([fact], since=taker.state.seq, unless=lambda _: True):
             return found
+        stock = taker.read_on()
     raise unquiet("still evict")
 
 
-def _decided(taker: Stocktaker, digest: Digest, *, force: bool) -> Eviction:
-    stock, state = taker.look(), taker.state
+def _decided(taker: Stocktaker, stock: Stock, digest: Digest, *, force: bool) -> Eviction:
+    state = taker.state
     objects = _only_its_own(taker, stock, digest)
     if digest in state.absent and stock.size(objects) == 0:
         raise InputError(

@@ -9,10 +9,10 @@ One command does all of it, from one look at the store (cli/holdings.py):
 What runs left that ended without success goes too, once it is older than the grace and no plan
 would take it up again (phases/runfolders.py).
 
-The three are recorded in one batch *before* a single object moves, and only if nobody recorded
-anything since the look; else it looks again. So whatever may be gone is known as gone or condemned,
-and a kill at any point leaves only work for the next gc: objects still to be moved or removed, of
-which nobody is told that they are there.
+The three are recorded in one batch *before* a single object moves, and only if nothing that was
+recorded since the look may change them; else they are decided anew, over the same look. So whatever
+may be gone is known as gone or condemned, and a kill at any point leaves only work for the next gc:
+objects still to be moved or removed, of which nobody is told that they are there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,12 +33,20 @@ from registry.marking import Marks, Stock, mark
 from registry.retention import Kept, retention
 from schemas.digest import SHORT, Digest
 from schemas.errors import BusyError, InputError, IntegrityError
-from schemas.events import BytesCondemned, BytesReprieved, BytesSwept, Payload
+from schemas.events import (
+    ArtifactPublished,
+    BytesCondemned,
+    BytesReprieved,
+    BytesSwept,
+    Payload,
+    TagMoved,
+)
 
 if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.runfolders import RunFolder
     from registry.fold import State
+    from schemas.event import Event
     from store.leases import Lease
 
 LOOKS = 50
@@ -58,13 +66,13 @@ class Decision:
     marks: Marks
     leases: tuple[Lease, ...]
     """What was condemned after the oldest of them began is not swept."""
-    folders: tuple[RunFolder, ...]
-    """Of runs; they are no objects, and no event tells of them."""
     now: str
     since: str
     """What is older than this is older than the grace."""
     until: str
     """When what is condemned now may be swept."""
+    folders: tuple[RunFolder, ...] = ()
+    """Of runs; they are no objects, and no event tells of them."""
 
     @cached_property
     def condemned(self) -> tuple[Digest, ...]:
@@ -93,6 +101,11 @@ class Decision:
         """Those of the objects that belong to no artifact."""
         known = self.stock.remnants.union(*self.stock.needs.values())
         return tuple(sorted(set(objects) - known))
+
+    @cached_property
+    def touched(self) -> frozenset[Digest]:
+        """Objects that go, or lose their place."""
+        return self.marks.due | self.marks.doomed
 
     def payloads(self) -> tuple[Payload, ...]:
         """What is to be recorded."""
@@ -152,7 +165,9 @@ def gc(
     session = session_of(context)
     allowed = grace_of(session, grace)
     if dry_run:
-        done = decide(Stocktaker(session), allowed)
+        taker = Stocktaker(session)
+        done = decide(taker, taker.look(), allowed)
+        done = replace(done, folders=taker.run_folders.look(done.now, done.since))
     else:
         with alone(session.home):
             done = collect(session, allowed)
@@ -178,9 +193,8 @@ def grace_of(session: Session, given: str | None) -> timedelta:
         ) from error
 
 
-def decide(taker: Stocktaker, grace: timedelta) -> Decision:
-    """Look, and decide. Raises IntegrityError when it can not be known what something needs."""
-    stock = taker.look()
+def decide(taker: Stocktaker, stock: Stock, grace: timedelta) -> Decision:
+    """What is to go. Raises IntegrityError when it can not be known what something needs."""
     now = clock()
     spelt, since = _spelt(now), _spelt(now - grace)
     kept = retention(taker.state, spelt, grace)
@@ -200,8 +214,7 @@ def decide(taker: Stocktaker, grace: timedelta) -> Decision:
         stock=stock,
         kept=kept,
         marks=marks,
-        leases=tuple(sorted(taker.leases)),
-        folders=taker.run_folders.look(spelt, since),
+        leases=taker.leases,
         now=spelt,
         since=since,
         until=_spelt(now + grace),
@@ -214,17 +227,37 @@ def collect(session: Session, grace: timedelta) -> Decision:
     Raises BusyError when others record so fast that no decision stays true, StorageError.
     """
     taker = Stocktaker(session)
+    stock = taker.look()
     for _ in range(LOOKS):
-        found = decide(taker, grace)
+        found = decide(taker, stock, grace)
         payloads = found.payloads()
         if not payloads:
             session.ledger.settle()  # what an earlier gc recorded, and was killed before it did it
         if not payloads or session.ledger.append(
-            payloads, since=found.state.seq, unless=lambda _: True
+            payloads, since=found.state.seq, unless=partial(_overtakes, found, taker)
         ):
             _carry_out(session, found)
             return replace(found, folders=_without_old(taker, found))
+        stock = taker.read_on()
     raise unquiet("still gc")
+
+
+def _overtakes(found: Decision, taker: Stocktaker, event: Event) -> bool:
+    """Whether an event may take away the ground for a decision, so that it is to be made anew.
+
+    Not when it only publishes something else, made from what is kept, or tags what is kept: these
+    come by the dozen each second, and a decision that waited for a pause would wait for ever.
+    """
+    kept, known = found.kept, found.state.artifacts
+    if event.type == TagMoved.TYPE:
+        return event.data["digest"] not in kept
+    if event.type == ArtifactPublished.TYPE:
+        fact = ArtifactPublished.model_validate(event.data)
+        named = (fact.digest, *(parent.digest for parent in fact.parents))
+        return any(digest in known and digest not in kept for digest in named) or taker.touches(
+            fact.digest, fact.form, found.touched
+        )
+    return True
 
 
 def unquiet(command: str) -> BusyError:
@@ -249,11 +282,12 @@ def _carry_out(session: Session, found: Decision) -> None:
 def _without_old(taker: Stocktaker, found: Decision) -> tuple[RunFolder, ...]:
     """Remove the folders of runs that may go; what became of each."""
     folders = taker.run_folders
+    present = folders.look(found.now, found.since)
     return tuple(
         folder
         if not folder.over or folders.remove(folder, found.now, found.since, refresh=taker.follow)
         else replace(folder, over=False, why="somebody took it up meanwhile")
-        for folder in found.folders
+        for folder in present
     )
 
 

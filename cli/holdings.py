@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
@@ -36,6 +36,16 @@ if TYPE_CHECKING:
     from schemas.artifact import Product
 
 
+class _Seen(NamedTuple):
+    """What one look saw."""
+
+    leases: tuple[Lease, ...]
+    """The oldest first."""
+    products: tuple[Product | JobInput, ...]
+    placed: dict[Digest, Seen]
+    condemned: dict[Digest, Seen]
+
+
 class Stocktaker:
     """Looks again and again; remembers the ledger as far as it read it, and every tree."""
 
@@ -48,18 +58,40 @@ class Stocktaker:
         self._reader = LedgerReader(session.home.log)
         self._members: dict[Digest, frozenset[Digest]] = {}
         self.state: State = State()
-        self.leases: list[Lease] = []
-        """Who was at work at the last look."""
+        self._seen: _Seen | None = None
         self.unreadable: dict[Digest, IntegrityError] = {}
         """Trees whose list of files can not be read, so that nobody knows what they need."""
 
+    @property
+    def leases(self) -> tuple[Lease, ...]:
+        """Who was at work at the last look."""
+        return self._seen.leases if self._seen else ()
+
     def look(self) -> Stock:
         """Everything as it is now; `state` is the ledger as it was then. Raises StorageError."""
-        self.leases = self._store.leases()
-        products = list(_unrecorded(self._home))
+        # In this order. What lies where is seen last, and nobody but us takes anything away.
+        leases = tuple(sorted(self._store.leases()))
+        products = tuple(_unrecorded(self._home))
         self.follow()
+        placed = dict(_placed(self._home))
+        condemned = {c.digest: Seen(c.size, c.at_ns) for c in self._store.condemned()}
+        self._seen = _Seen(leases, products, placed, condemned)
+        return self._stock(self._seen)
+
+    def read_on(self) -> Stock:
+        """What was seen at the last look, judged by the ledger as it is now.
+
+        As safe as another look, and as fast as folding what is new: leases and what lay to be
+        recorded were seen before that ledger, and what came or was put back since is not touched.
+        """
+        if self._seen is None:
+            return self.look()
+        self.follow()
+        return self._stock(self._seen)
+
+    def _stock(self, seen: _Seen) -> Stock:
         self.unreadable = {}
-        spared = frozenset().union(*(self.objects(p.digest, p.form) for p in products))
+        spared = frozenset().union(*(self.objects(p.digest, p.form) for p in seen.products))
         needs = {}
         remnants: set[Digest] = set()
         for digest in self.state.artifacts:
@@ -68,12 +100,12 @@ class Stocktaker:
             else:
                 needs[digest] = self.objects(digest, self._form(digest))
         return Stock(
-            oldest_lease=min((lease.began_ns for lease in self.leases), default=None),
+            oldest_lease=seen.leases[0].began_ns if seen.leases else None,
             held=spared,
             needs=needs,
             remnants=frozenset(remnants),
-            placed=dict(_placed(self._home)),
-            condemned={c.digest: Seen(c.size, c.at_ns) for c in self._store.condemned()},
+            placed=seen.placed,
+            condemned=seen.condemned,
         )
 
     def follow(self) -> State:
@@ -86,6 +118,13 @@ class Stocktaker:
         from phases.runfolders import RunFolders
 
         return RunFolders(self._home, self.state, self._session.config.limits())
+
+    def touches(self, digest: Digest, form: Form, objects: Collection[Digest]) -> bool:
+        """Whether an artifact has any of these, or may have: its tree was not read yet."""
+        if form == "blob":
+            return digest in objects
+        members = self._members.get(digest)
+        return members is None or not members.isdisjoint(objects)
 
     def objects(self, digest: Digest, form: Form) -> frozenset[Digest]:
         """What an artifact consists of; itself alone where its tree can not be read."""

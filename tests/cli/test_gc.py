@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from cli import recipes
+from cli import holdings, recipes
 from cli.intake import publish
 from cli.main import main
 from cli.wiring import Session
 from phases.job import Outcome
 from registry.home import Home
 from schemas import canonical
-from schemas.artifact import Kind, Product
+from schemas.artifact import Kind, Parent, Product
 from schemas.events import ArtifactPublished, RunStarted
 
 from .conftest import Answer, Still
@@ -62,6 +62,22 @@ def _fates(answer: Answer) -> dict[str, str]:
 
 def _events(session: Session, kind: str) -> list[dict[str, Any]]:
     return [event.data for event in session.ledger.read() if event.type == kind]
+
+
+def _started(key: str, *inputs: dict[str, str]) -> RunStarted:
+    return RunStarted.model_validate(
+        {
+            "run": key,
+            "phase": "dataset",
+            "phase_version": 1,
+            "plan": "cd" * 32,
+            "slot": "dataset",
+            "attempt": 1,
+            "inputs": inputs,
+            "params": {},
+            "tools": {},
+        }
+    )
 
 
 # -- what goes ----------------------------------------------------------------------------------
@@ -173,6 +189,7 @@ def test_what_a_finished_worker_left_for_the_reactor_is_kept(
 ) -> None:
     made = session.store.put_bytes(b"made by a run").digest
     key = "ab" * 32
+    session.ledger.append([_started(key)])
     product = Product(role="r", kind=Kind.REPORT, digest=made, form="blob", size=13)
     outcome = Outcome(run=key, attempt=1, status="succeeded", products=(product,), seconds=1.0)
     folder = session.home.run(key)
@@ -399,24 +416,90 @@ def test_a_decision_is_taken_again_when_something_was_recorded_meanwhile(
     assert session.store.read(digest) == b"a.txt\n"
 
 
+def _after_each_decision(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], most: int
+) -> list[int]:
+    """What is recorded by others between a decision and its record, so many times at most."""
+    from cli import gc
+
+    real, decisions = gc.decide, list[int]()
+
+    def slow(*given: Any) -> Any:
+        found = real(*given)
+        decisions.append(len(decisions))
+        if len(decisions) <= most:
+            act(len(decisions))
+        return found
+
+    monkeypatch.setattr(gc, "decide", slow)
+    return decisions
+
+
+@pytest.mark.usefixtures("home")
+def test_publishers_of_other_things_do_not_keep_it_from_deciding(
+    still: Still, place: Path, days: Travel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = _source(still, place, "a.txt")
+    kept = _source(still, place, "kept.txt")
+    still("tag", "kept", kept)
+    days(15)
+
+    def busy(count: int) -> None:
+        _source(still, place, f"{count}.txt")
+        still("tag", f"kept-{count}", kept)
+
+    decisions = _after_each_decision(monkeypatch, busy, most=1000)
+    assert _fates(still("gc", "--json")) == {digest: "condemn"}
+    assert len(decisions) == 1
+
+
+@pytest.mark.parametrize("how", ["tagged", "made into a tagged one", "part of a tagged folder"])
+def test_what_is_needed_since_the_look_is_kept_and_the_disk_is_looked_at_once(
+    still: Still,
+    session: Session,
+    place: Path,
+    days: Travel,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    how: str,
+) -> None:
+    digest = _source(still, place, "a.txt")
+    days(15)
+    still("gc")
+
+    def need(_count: int) -> None:
+        needing = digest
+        if how == "made into a tagged one":
+            (place / "child").write_text("child", encoding="utf-8")
+            made_from = (Parent(role="source", digest=digest),)
+            needing = publish(session, place / "child", Kind.SOURCE, parents=made_from).digest
+        elif how == "part of a tagged folder":
+            needing = _folder(still, place, "folder", a="a.txt\n")
+        still("tag", "mine", needing)
+
+    looks = list[Home]()
+    placed = holdings._placed
+
+    def look(home: Home) -> Any:
+        looks.append(home)
+        return placed(home)
+
+    monkeypatch.setattr(holdings, "_placed", look)
+    days(60)
+    decisions = _after_each_decision(monkeypatch, need, most=1)
+    assert still("gc").code == 0
+    assert (len(decisions), len(looks)) == (2, 1)
+    assert still("gc").code == 0
+    assert session.store.read(digest) == b"a.txt\n"
+    assert list(session.store.condemned()) == []
+
+
 def test_a_run_that_started_meanwhile_keeps_its_inputs(
     still: Still, session: Session, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = _source(still, place, "a.txt")
     still("gc", "--grace", "0")
-    fact = RunStarted.model_validate(
-        {
-            "run": "ab" * 32,
-            "phase": "dataset",
-            "phase_version": 1,
-            "plan": "cd" * 32,
-            "slot": "dataset",
-            "attempt": 1,
-            "inputs": ({"role": "source", "digest": digest},),
-            "params": {},
-            "tools": {},
-        }
-    )
+    fact = _started("ab" * 32, {"role": "source", "digest": digest})
     from cli import gc
 
     real, late = gc.decide, list[object]()
