@@ -248,15 +248,17 @@ def _overtakes(found: Decision, taker: Stocktaker, event: Event) -> bool:
     Not when it only publishes something else, made from what is kept, or tags what is kept: these
     come by the dozen each second, and a decision that waited for a pause would wait for ever.
     """
-    kept, known = found.kept, found.state.artifacts
+
+    def spares(digest: Digest) -> bool:
+        return digest in found.kept or digest not in found.state.artifacts  # what is new
+
     if event.type == TagMoved.TYPE:
-        return event.data["digest"] not in kept
+        return not spares(event.data["digest"])
     if event.type == ArtifactPublished.TYPE:
         fact = ArtifactPublished.model_validate(event.data)
         named = (fact.digest, *(parent.digest for parent in fact.parents))
-        return any(digest in known and digest not in kept for digest in named) or taker.touches(
-            fact.digest, fact.form, found.touched
-        )
+        touches = taker.touches(fact.digest, fact.form, found.touched)
+        return touches or not all(map(spares, named))
     return True
 
 

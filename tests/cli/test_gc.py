@@ -445,8 +445,9 @@ def test_publishers_of_other_things_do_not_keep_it_from_deciding(
     days(15)
 
     def busy(count: int) -> None:
-        _source(still, place, f"{count}.txt")
+        new = _source(still, place, f"{count}.txt")
         still("tag", f"kept-{count}", kept)
+        still("tag", f"new-{count}", new)
 
     decisions = _after_each_decision(monkeypatch, busy, most=1000)
     assert _fates(still("gc", "--json")) == {digest: "condemn"}
