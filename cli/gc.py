@@ -7,7 +7,7 @@ One command does all of it, from one look at the store (cli/holdings.py):
  3. what nothing keeps any longer is condemned (`bytes.condemned`).
 
 What runs left that ended without success goes too, once it is older than the grace and no plan
-would take it up again (phases/runfolders.py).
+would take it up again (phases/runfolders.py), and so do unfinished copies of the dead.
 
 The three are recorded in one batch *before* a single object moves, and only if nothing that was
 recorded since the look may change them; else they are decided anew, over the same look. So whatever
@@ -41,6 +41,7 @@ from schemas.events import (
     Payload,
     TagMoved,
 )
+from store.staging import sweep
 
 if TYPE_CHECKING:
     from cli.wiring import Session
@@ -279,6 +280,7 @@ def _carry_out(session: Session, found: Decision) -> None:
     roots = found.state.artifacts
     store.sweep(sorted(found.marks.due, key=lambda digest: (digest in roots, digest)))
     store.condemn(sorted(found.marks.doomed))
+    sweep(store.root)
 
 
 def _without_old(taker: Stocktaker, found: Decision) -> tuple[RunFolder, ...]:

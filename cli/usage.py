@@ -181,7 +181,8 @@ def _show_summary(summary: Mapping[str, Any], *, left_out: int) -> None:
         until = f"swept after {render.moment(summary['until'])}" if summary["until"] else ""
         render.row("condemned", render.size(summary["condemned"]), until)
     if summary["left_overs"]:
-        render.row("left over", render.size(summary["left_overs"]), "`still fsck` removes them")
+        why = "of commands that were killed; `still gc` removes it, or the next publish"
+        render.row("left over", render.size(summary["left_overs"]), why)
     if summary["run_folders"]:
         why = "what runs left that have not succeeded; `still gc` removes what is old"
         render.row("run folders", render.size(summary["run_folders"]), why)

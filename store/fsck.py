@@ -26,9 +26,6 @@ from store.staging import sweep
 from store.survey import Survey, survey
 from store.trees import read_tree
 
-LEFTOVER_AGE = 3600.0
-"""Seconds before an abandoned temporary file is swept."""
-
 _JOB_BYTES = 16 << 20
 _JOB_OBJECTS = 256
 """What one thread takes at a time: enough that handing it over costs nothing."""
@@ -118,7 +115,7 @@ def fsck(
 
     `share` of the bytes is read and hashed: all of them (1), none (0: names, sizes and modes), or a
     sample between, drawn by `chance`. A full check keeps `bookmark`, and with `resume` goes on
-    where that says. `now` is the Unix time against which leftovers are aged. Raises StorageError
+    where that says. `now` is the Unix time at which it begins. Raises StorageError
     when the store cannot be listed or swept.
     """
     found = _surveyed(store)
@@ -134,7 +131,7 @@ def fsck(
     _verify_all(store, found, places, findings, keeper=keeper, progress=progress)
     for digest, form in expected:
         _check_artifact(store, digest, form, findings)
-    swept = sweep(store.root, now=now, min_age=LEFTOVER_AGE)
+    swept = sweep(store.root)
     return _report(found, findings, how=how, draws=draws, mark=mark, swept=swept)
 
 

@@ -24,7 +24,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -304,58 +304,64 @@ class Batch:
 def batch(objects: Path, tell: Tell = lambda _: None) -> Iterator[Batch]:
     """Open a batch whose folder goes away with it, whatever happens.
 
-    Raises StorageError when the store is missing, full or read-only.
+    What killed ones left goes first: it may be what fills the disk. Raises StorageError when the
+    store is missing, full or read-only.
     """
+    with suppress(StorageError):  # what may not be removed, or not yet, hinders nobody
+        sweep(objects)
     folder, lock = _claim(objects)
     opened_batch = Batch(objects=objects, folder=folder, lock=lock, tell=tell)
     try:
         yield opened_batch
     finally:
         opened_batch.close()
-        # What cannot be removed now (a failing disk) is swept by fsck; the first error matters.
+        # What cannot be removed now (a failing disk) goes with the next; the first error matters.
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
 
-def sweep(objects: Path, *, now: float, min_age: float) -> tuple[str, ...]:
+def sweep(objects: Path) -> tuple[str, ...]:
     """Remove what dead processes left in `objects/tmp/`; returns the removed names.
 
-    A folder goes when nobody holds its lock and it is older than `min_age` seconds at `now` (Unix
-    time). Raises StorageError.
+    A folder goes when nobody holds its lock. Raises StorageError.
     """
     area = objects / TEMPORARY
     if not area.is_dir():
         return ()
     with writing(objects):
-        return tuple(
-            path.name
-            for path in sorted(area.iterdir())
-            if now - path.lstat().st_mtime >= min_age and _remove_if_free(path)
-        )
+        return tuple(path.name for path in sorted(area.iterdir()) if _remove_if_free(path))
 
 
 def _claim(objects: Path) -> tuple[Path, int]:
+    """A folder of our own, and its lock. Whoever sweeps before we lock it may take it away."""
     area = objects / TEMPORARY
     with writing(objects):
         try:
             area.mkdir(exist_ok=True)
         except FileNotFoundError as error:
             raise absent(objects) from error
-        folder = Path(tempfile.mkdtemp(dir=area, prefix="put-"))
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return folder, lock
+        while True:
+            folder = Path(tempfile.mkdtemp(dir=area, prefix="put-"))
+            with suppress(FileNotFoundError):
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if folder.exists():
+                    return folder, lock
+                os.close(lock)
 
 
 def _remove_if_free(path: Path) -> bool:
-    if not path.is_dir() or path.is_symlink():
-        path.unlink()
-        return True
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not path.is_dir() or path.is_symlink():
+            path.unlink()
+            return True
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:  # its owner, or another sweep, was faster
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(path)
-    except BlockingIOError:
+    except (BlockingIOError, FileNotFoundError):
         return False
     finally:
         os.close(descriptor)

@@ -36,7 +36,6 @@ from store.trees import put_tree, read_tree
 from .disk import Fate, History, Told, Tree, chosen, extremes, lay_out
 from .scenarios import REGISTRY, Played, small_is_large
 
-_NEVER = float("inf")
 _TURNS = 1000
 """How often each cut is tried at most."""
 
@@ -282,7 +281,7 @@ class _Check:
 
     def _leftovers(self) -> None:
         objects = self._home.objects
-        sweep(objects, now=_NEVER, min_age=0)
+        sweep(objects)
         if left := sorted((objects / "tmp").iterdir()):
             self._found.append(f"cannot be swept: {left}")
         if self._session.store.leases():

@@ -4,8 +4,10 @@ import errno
 import os
 import socket
 import stat
+import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -347,3 +349,35 @@ def test_without_a_sync_of_everything_each_object_is_synced(
         wanted = [batch.add_bytes(bytes([n])).digest for n in range(MANY + 4)]
         batch.commit()
     assert {store.path(digest).stat().st_ino for digest in wanted} <= set(synced)
+
+
+def test_what_a_killed_put_left_goes_with_the_next_one_and_work_in_progress_stays(
+    store: BlobStore,
+) -> None:
+    dead = store.root / "tmp" / "put-dead"
+    dead.mkdir()
+    (dead / "0").write_bytes(b"half of something large")
+    with store.batch() as live:
+        assert not dead.exists()
+        live.add_bytes(b"abc")
+        store.put_bytes(b"of another process")
+        live.commit()
+    assert store.read(ABC) == b"abc"
+    assert temporaries(store) == []
+
+
+def test_a_folder_that_was_taken_for_dead_before_it_was_locked_is_made_anew(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    make = tempfile.mkdtemp
+
+    def seen_too_early(**wishes: Any) -> str:
+        made.append(make(**wishes))
+        if len(made) == 1:
+            Path(made[0]).rmdir()  # as somebody does who finds it free
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", seen_too_early)
+    assert store.read(store.put_bytes(b"abc").digest) == b"abc"
+    assert len(made) == 2
