@@ -67,6 +67,9 @@ whoever looks who is alive holds it for microseconds."""
 
 # HF_TOKEN_READ, SECRET_KEY_BASE, AWS_ACCESS_KEY_ID, PGPASSWORD, MYSQL_PWD, PRIVATEKEY, GITHUB_PAT;
 # not TOKENIZERS_PARALLELISM, KEYBOARD, MONKEY, ASKPASS, PATH or PWD.
+_DYING_SECONDS = 0.5
+"""The longest that a process whose files are closed is waited for."""
+
 _SECRET_NAME = re.compile(
     r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(ACCESS|API|AUTH|PRIVATE|SIGNING)KEY"
     r"|TOKENS?(?![A-Z])|(?<![A-Z])(KEYS?|PASS|PAT|CREDS?)(?![A-Z])|_PWD(?![A-Z])",
@@ -199,8 +202,10 @@ class Launcher:
         if self._live_child(key) is not None:
             return False
         if not ours:
-            self._end_left_over(key)
+            self._end_left_over(key)  # what it forked may hold the lock
         with self.locked(key) as lock:
+            if lock is not None and not ours:
+                self._end_left_over(key, dying=True)  # again: it may have died only since
             return lock is not None
 
     def outcome(self, key: Digest, attempt: int) -> Outcome | None:
@@ -371,8 +376,12 @@ class Launcher:
         noted = read_worker(self._home.run(key), attempt)
         return noted.process if noted else None
 
-    def _end_left_over(self, key: Digest) -> None:
+    def _end_left_over(self, key: Digest, *, dying: bool = False) -> None:
+        """`dying`: its lock is free, which a process gives up a moment before it is gone."""
         process = self._process(key)
+        until = time.monotonic() + (_DYING_SECONDS if dying else 0)
+        while process and processes.exists(process) and time.monotonic() < until:
+            time.sleep(0.005)
         if process is not None and not processes.exists(process):
             # It may have died long ago, so there must be a sign that this is ours.
             processes.end_left_over(process, (_SIGN, self._root))
