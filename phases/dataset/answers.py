@@ -123,7 +123,7 @@ def _writings(
         temperature=section.temperature,
         top_p=section.top_p,
     )
-    prompts = [Prompt(token_ids=a.token_ids, seed=_seed(section, a.example)) for a in asked]
+    prompts = [Prompt(token_ids=a.token_ids, seed=example_seed(section, a.example)) for a in asked]
     keys = [answer_key(teacher, prompt, sampling) for prompt in prompts]
     # By key: two examples may differ in what they offer and still be asked in the same tokens.
     missing = {k: p for k, p in zip(keys, prompts, strict=True) if journal.get(k) is None}
@@ -153,7 +153,7 @@ def answer_key(teacher: Teacher, prompt: Prompt, sampling: Sampling) -> Digest:
     return hash_bytes(_KEY_TAG + canonical.encode(content)).digest
 
 
-def _seed(section: DatasetSection, example: Example) -> int:
+def example_seed(section: DatasetSection, example: Example) -> int:
     """An example's own random numbers: neither order nor neighbours change them."""
     text = f"stillhouse seed v1\n{section.seed}\n{example.key}"
     return int(hash_bytes(text.encode()).digest[:15], 16)
