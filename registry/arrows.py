@@ -40,7 +40,7 @@ def mention(line: Line) -> Mention | None:
     """
     if line.type != ArtifactPublished.TYPE:
         return None
-    if line.v == ArtifactPublished.VERSION:
+    if ArtifactPublished.reads(line.v):
         try:
             return _plain(from_json(line.body)["data"])
         except (KeyError, TypeError, ValueError):

@@ -42,7 +42,7 @@ class Published:
     run: Digest | None
 
     def __init__(self, seq: int, ts: str, fact: e.ArtifactPublished | None, text: bytes) -> None:
-        """`text`: the event's JSON, of the present version of its payload; unused with `fact`."""
+        """`text`: the event's JSON, whose data has today's form; unused with `fact`."""
         self.seq, self.ts = seq, ts
         self._fact, self._text = fact, text
         if fact is not None:
@@ -180,7 +180,7 @@ class State:
 
     def take(self, line: Line) -> None:
         """Take in the next event as a verified line of the ledger; cheaper than `apply`."""
-        if line.type == e.ArtifactPublished.TYPE and line.v == e.ArtifactPublished.VERSION:
+        if line.type == e.ArtifactPublished.TYPE and e.ArtifactPublished.reads(line.v):
             try:
                 data = json.loads(line.body)["data"]
                 self._publish(data["digest"], Published.read(line, data))

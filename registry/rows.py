@@ -89,15 +89,10 @@ def loaders(lines: Sequence[Line], known: Vocabulary) -> Iterator[str]:
 
 
 def _earlier(line: Line, known: Vocabulary) -> bool:
-    """Whether the line's body is not the one that is loaded."""
-    return line.v < _version(line, known)
-
-
-def _version(line: Line, known: Vocabulary) -> int:
-    """The present version of the line's type; the line's own when the type is unknown here."""
+    """Whether the line's body is not the one that is loaded: its version had another form."""
     model = known.events.get(line.type)
     if model is None:
-        return line.v
+        return False
     if line.v > model.VERSION:
         raise InputError(
             f"Event {line.seq} is {line.type} version {line.v}; "
@@ -105,7 +100,7 @@ def _version(line: Line, known: Vocabulary) -> int:
             remedy="Upgrade stillhouse to at least the version that wrote this registry.",
             code="event.too_new",
         )
-    return model.VERSION
+    return not model.reads(line.v)
 
 
 def _upcast(line: Line, known: Vocabulary) -> str:

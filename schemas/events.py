@@ -1,8 +1,13 @@
 """One frozen model per fact. `EVENTS` maps the type's name to its payload.
 
 Payloads carry whatever decisions, gates, SQL or the manifest read, so that nobody opens a blob to
-decide. A new field is optional with a default; any other change bumps `VERSION` of the payload and
-adds an upcaster to `schemas/upcast.py`.
+decide. Every change of a payload raises its `VERSION`, also one optional field or one more kind: an
+older program refuses what it does not know, and must answer `event.too_new`, not "restore a copy".
+tests/golden/payloads.json holds the form of every version; a changed form fails its test.
+
+A change that only adds optional fields or values leaves `READS_FROM` alone: earlier data reads as
+it stands, at no cost. Any other change sets `READS_FROM` to the new version and adds an upcaster to
+`schemas/upcast.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +27,14 @@ class Payload(Value):
 
     TYPE: ClassVar[str]
     VERSION: ClassVar[int] = 1
+    """The version that is written."""
+    READS_FROM: ClassVar[int] = 1
+    """The earliest version whose data has today's form: later ones only added to it."""
+
+    @classmethod
+    def reads(cls, version: int) -> bool:
+        """Whether data of `version` has today's form as it stands."""
+        return cls.READS_FROM <= version <= cls.VERSION
 
 
 class ArtifactPublished(Payload):

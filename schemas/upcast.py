@@ -1,8 +1,9 @@
 """From a recorded event to today's payload: every version ever written stays readable.
 
-`UPCASTERS[type, version]` turns the data of that version into the data of the next one. Rules: an
-entry is never changed or removed once released; a type that this program does not know is kept and
-passed on (None), a *newer version* of a known type is refused, because to guess would be to lie.
+`UPCASTERS[type, version]` turns the data of that version into the data of the next one; versions
+from `READS_FROM` on need none. Rules: an entry is never changed or removed once released; a type
+that this program does not know is kept and passed on (None); a *newer version* of a known type is
+refused, because to guess would be to lie.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def payload_of(
             code="event.too_new",
         )
     data = event.data
-    for version in range(event.v, model.VERSION):
+    for version in range(event.v, model.READS_FROM):
         data = upcasters[event.type, version](data)
     try:
         return model.model_validate(data)

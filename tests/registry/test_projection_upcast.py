@@ -30,6 +30,7 @@ class OldTag(Payload):
 
 class NewTag(TagMoved):
     VERSION: ClassVar[int] = 3
+    READS_FROM: ClassVar[int] = 3
 
 
 def _renamed(data: Json) -> Json:
@@ -120,6 +121,22 @@ def test_what_does_not_have_the_form_of_its_version_is_damage(ledger: Ledger) ->
     assert caught.value.code == "event.malformed"
 
 
+def test_a_version_that_only_adds_fields_is_read_as_it_stands(tmp_path: Path) -> None:
+    class NotedTag(TagMoved):
+        VERSION: ClassVar[int] = 2
+        note: str | None = None
+
+    ledger = Ledger(tmp_path / "events.log", lambda: NOON, Actor(user="ada", host="h"))
+    ledger.append([TagMoved(name="old", digest="ab" * 32)])
+    ledger.append([NotedTag(name="new", digest="ab" * 32, note="n")])
+    found = projection(ledger, Vocabulary(events={**EVENTS, "tag.moved": NotedTag}, upcasters={}))
+    assert found.query("SELECT name FROM tags ORDER BY seq").rows == (("old",), ("new",))
+    assert found.query("SELECT count(*) FROM upcast").rows == ((0,),)
+    with pytest.raises(InputError, match="Upgrade") as caught:
+        projection(ledger, PRESENT).catch_up()
+    assert caught.value.code == "event.too_new"
+
+
 def test_a_newer_version_than_is_known_asks_for_an_upgrade(ledger: Ledger) -> None:
     with pytest.raises(InputError, match="Upgrade"):
         projection(ledger, PRESENT).catch_up()
@@ -133,6 +150,7 @@ def test_markers_in_the_body_of_an_earlier_version_are_not_believed(tmp_path: Pa
 
     class NewPublished(ArtifactPublished):
         VERSION: ClassVar[int] = 2
+        READS_FROM: ClassVar[int] = 2
 
     def upcast(data: Json) -> Json:
         parents = [{"role": "source", "digest": digest} for digest in data.pop("ancestors")]
