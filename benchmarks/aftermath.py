@@ -21,7 +21,7 @@ from registry.home import Home
 from registry.projection import Projection
 from schemas.event import Event
 from schemas.recipe import Recipe
-from store.hashing import hash_file
+from store.disk.hashing import hash_file
 
 _ENDS = ("run.succeeded", "run.failed", "run.abandoned")
 _TABLES = ("event", "artifact", "edge", "gate", "cursor")

@@ -32,7 +32,7 @@ from cli.wiring import Session, open_registry
 from registry.home import Home
 from schemas.artifact import Kind
 from schemas.errors import StillError
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 SECONDS, QUICK_SECONDS = 600.0, 6.0
 STRETCH, QUICK_STRETCH = 20.0, 3.0

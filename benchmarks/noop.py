@@ -29,7 +29,7 @@ from cli.wiring import Session, open_registry
 from registry.home import Home
 from registry.plans import PlanView
 from schemas.plan import Need
-from store.checkout import checkout
+from store.trees.checkout import checkout
 
 ROUNDS = 9
 QUICK_ROUNDS = 3

@@ -22,7 +22,7 @@ from cli.wiring import open_registry
 from registry.fold import Published
 from registry.home import Home
 from schemas.digest import Digest
-from store.trees import parse_tree
+from store.trees.trees import parse_tree
 
 _PLACE = re.compile(r"(?:condemned/)?([0-9a-f]{2})/([0-9a-f]{62})")
 _OBJECT_MODE = stat.S_IFREG | 0o444

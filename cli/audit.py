@@ -175,7 +175,7 @@ def _of_manifests(
 def _depends_on(session: Session, release: Digest) -> Head:
     """Raises IntegrityError when the store lacks it, ValueError when it is no manifest."""
     from schemas.release import Manifest
-    from store.trees import read_tree
+    from store.trees.trees import read_tree
 
     found = {entry.path: entry.digest for entry in read_tree(session.store, release)}
     if _MANIFEST not in found:

@@ -42,7 +42,7 @@ from schemas.recipe import (
     Recipe,
     VerificationSection,
 )
-from store.durable import reading, shown
+from store.disk.durable import reading, shown
 
 _STANDBY_SECONDS = 0.5
 """Between two tries to get the reactor's lock."""

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from schemas import canonical
 from schemas.errors import InputError, RecipeError
-from store.durable import reading, shown
-from store.sources import refuse_special
+from store.disk.durable import reading, shown
+from store.objects.sources import refuse_special
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

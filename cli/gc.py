@@ -41,14 +41,14 @@ from schemas.events import (
     Payload,
     TagMoved,
 )
-from store.staging import sweep
+from store.objects.staging import sweep
 
 if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.runfolders import RunFolder
     from registry.fold import State
     from schemas.event import Event
-    from store.leases import Lease
+    from store.objects.leases import Lease
 
 LOOKS = 50
 """How often to look again because somebody recorded something meanwhile."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from registry.ledger import Audit
     from schemas.artifact import Form
     from schemas.digest import Digest
-    from store.fsck import FsckReport, Problem
+    from store.check.fsck import FsckReport, Problem
 
 _ALL = 100.0
 """Percent."""
@@ -92,7 +92,7 @@ def fsck(
 ) -> None:
     """Check every event and every stored byte."""
     from cli.wiring import open_unchecked
-    from store.fsck import fsck as check_store
+    from store.check.fsck import fsck as check_store
 
     share = _share(metadata=metadata, sample=sample, resume=resume)
     session = open_unchecked(locate(context.obj, Path.cwd()))
@@ -185,7 +185,7 @@ def _hurt(
 ) -> dict[str, tuple[str, ...]]:
     """For each damaged object, which artifacts need it."""
     from schemas.errors import IntegrityError
-    from store.trees import read_tree
+    from store.trees.trees import read_tree
 
     wanted = {problem.digest for problem in problems}
     needing: dict[str, list[str]] = {digest: [] for digest in wanted}
@@ -251,7 +251,7 @@ def _read(report: FsckReport) -> str:
 def _as_json(
     audit: Audit, report: FsckReport, hurt: dict[str, tuple[str, ...]]
 ) -> dict[str, object]:
-    from store.sampling import CONFIDENCE
+    from store.check.sampling import CONFIDENCE
 
     def told(problems: tuple[Problem, ...]) -> list[dict[str, object]]:
         return [

@@ -22,10 +22,10 @@ from registry.marking import Seen, Stock
 from schemas.artifact import Form
 from schemas.digest import Digest
 from schemas.errors import BusyError, IntegrityError
-from store.durable import writing
-from store.leases import Lease
-from store.places import listed
-from store.trees import read_tree
+from store.disk.durable import writing
+from store.objects.leases import Lease
+from store.objects.paths import listed
+from store.trees.trees import read_tree
 
 if TYPE_CHECKING:
     from cli.wiring import Session

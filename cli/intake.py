@@ -24,13 +24,13 @@ from schemas.errors import InputError, PhaseError, UntrustedFileError
 from schemas.event import Event
 from schemas.events import ArtifactPublished
 from schemas.policy import Policy
-from store.durable import present, reading, shown
-from store.sources import refuse_special
+from store.disk.durable import present, reading, shown
+from store.objects.sources import refuse_special
 
 if TYPE_CHECKING:
     from cli.bar import Bar
     from registry.fold import State
-    from store.folders import Found
+    from store.trees.scan import Found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,7 @@ def _scanned(path: Path) -> Sequence[Found] | None:
     Refuses links and special files, at the top and inside, before anything is opened. Raises
     InputError.
     """
-    from store.folders import scan
+    from store.trees.scan import scan
 
     with reading(path):
         mode = path.lstat().st_mode
@@ -202,8 +202,8 @@ def _stored(
     rehash: bool,
     bar: Bar | None,
 ) -> tuple[Digest, int]:
-    from store.statcache import StatCache
-    from store.trees import put_tree
+    from store.objects.statcache import StatCache
+    from store.trees.trees import put_tree
 
     cache = StatCache(session.home.stat_cache, believe=not rehash)
     tell = bar.add if bar else _silent

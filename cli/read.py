@@ -106,7 +106,7 @@ def cat(
 
 
 def _list_tree(session: Session, digest: Digest) -> None:
-    from store.trees import read_tree
+    from store.trees.trees import read_tree
 
     entries = read_tree(session.store, digest)
     render.table(
@@ -118,7 +118,7 @@ def _list_tree(session: Session, digest: Digest) -> None:
 def _member(session: Session, digest: Digest, path: str) -> Digest:
     import difflib
 
-    from store.trees import read_tree
+    from store.trees.trees import read_tree
 
     members = {entry.path: entry.digest for entry in read_tree(session.store, digest)}
     if path not in members:
@@ -157,7 +157,7 @@ def checkout(
     DEST becomes an ordinary, writable file or folder; it must not exist yet. Files are clones where
     the file system can, else copies.
     """
-    from store.checkout import checkout as write
+    from store.trees.checkout import checkout as write
 
     session = session_of(context)
     state = session.state()

@@ -27,7 +27,7 @@ from schemas.digest import Digest, is_digest
 from schemas.errors import RecipeError, ReferenceError_
 from schemas.events import ArtifactPublished, PlanRequested
 from schemas.recipe import Recipe
-from store.durable import present, shown
+from store.disk.durable import present, shown
 
 _DIST = "dist:"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from registry.fold import State
     from registry.plans import PlanView
     from schemas.release import GateRow
-    from store.trees import Entry
+    from store.trees.trees import Entry
 
 _MANIFEST = "deployment_manifest.json"
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -131,8 +131,8 @@ def _require_tier(state: State, release: Digest, tier: Tier | None) -> None:
 def _write_out(
     session: Session, release: Digest, out: Path, expired: list[dict[str, str]], *, as_json: bool
 ) -> None:
-    from store.checkout import checkout
-    from store.trees import read_tree
+    from store.trees.checkout import checkout
+    from store.trees.trees import read_tree
 
     checkout(session.store, release, "tree", out)
     files = read_tree(session.store, release)
@@ -148,7 +148,7 @@ def _write_out(
 
 
 def _manifest_bytes(session: Session, release: Digest) -> bytes:
-    from store.trees import read_tree
+    from store.trees.trees import read_tree
 
     require_present(session.state(), release)
     for entry in read_tree(session.store, release):
@@ -248,7 +248,7 @@ def verify(
 
     A folder needs no registry; every missing, added or changed file is named.
     """
-    from store.durable import present
+    from store.disk.durable import present
 
     path = Path(target)
     found = (
@@ -286,7 +286,7 @@ def _verify_folder(folder: Path) -> dict[str, Any]:
 
 def _verify_artifact(context: typer.Context, ref: str) -> dict[str, Any]:
     """Hash an artifact's objects, down to the files of a tree."""
-    from store.trees import read_tree
+    from store.trees.trees import read_tree
 
     session = session_of(context)
     state = session.state()

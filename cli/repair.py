@@ -26,13 +26,13 @@ from registry.references import form_of, resolve_reference
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, IntegrityError
 from schemas.events import ArtifactRestored
-from store.blobs import BlobStore
-from store.durable import present, reading, shown, sync_folder, writing
-from store.folders import scan
-from store.hashing import hash_bytes, hash_file
-from store.places import condemned_path, object_path
-from store.sources import refuse_special
-from store.trees import Entry, parse_tree, read_tree, tree_bytes
+from store.objects.local import BlobStore
+from store.disk.durable import present, reading, shown, sync_folder, writing
+from store.trees.scan import scan
+from store.disk.hashing import hash_bytes, hash_file
+from store.objects.paths import condemned_path, object_path
+from store.objects.sources import refuse_special
+from store.trees.trees import Entry, parse_tree, read_tree, tree_bytes
 
 if TYPE_CHECKING:
     from cli.wiring import Session

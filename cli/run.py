@@ -138,7 +138,7 @@ def _plan(session: Session, recipe: str) -> Digest:
     from cli import recipes
     from registry.references import resolve_reference
     from schemas.artifact import Kind
-    from store.durable import present
+    from store.disk.durable import present
 
     path = Path(recipe)
     if present(path) and not path.is_dir():

@@ -13,7 +13,7 @@ from schemas.digest import Digest
 if TYPE_CHECKING:
     from cli.gc import Decision
     from phases.runfolders import RunFolder
-    from store.leases import Lease
+    from store.objects.leases import Lease
 
 _SHORT_GRACE = timedelta(hours=1)
 _NANOSECONDS = 10**9

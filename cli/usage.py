@@ -18,7 +18,7 @@ from cli.presence import require_present
 from registry.marking import Share, Stock, shares
 from registry.references import resolve_reference
 from schemas.digest import SHORT, Digest
-from store.places import TEMPORARY
+from store.objects.paths import TEMPORARY
 
 if TYPE_CHECKING:
     from registry.fold import State

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from registry.ledger import Ledger, LedgerReader
     from registry.projection import Projection
     from schemas.limits import Limits
-    from store.blobs import BlobStore
+    from store.objects.local import BlobStore
 
 
 def clock() -> datetime:
@@ -64,7 +64,7 @@ class Session:
     @cached_property
     def store(self) -> BlobStore:
         """The store."""
-        from store.blobs import BlobStore
+        from store.objects.local import BlobStore
 
         return BlobStore(self.home.objects)
 
@@ -168,8 +168,8 @@ def make_registry(home: Home) -> bool:
         return False
     from cli.config import TEXT
     from schemas.artifact import PUBLISHABLE
-    from store.blobs import BlobStore
-    from store.durable import make_folder, replace_durably, sync_folder, writing
+    from store.objects.local import BlobStore
+    from store.disk.durable import make_folder, replace_durably, sync_folder, writing
 
     with writing(home.root):
         make_folder(home.root)

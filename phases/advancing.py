@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from registry.home import Home
-from store.durable import writing
+from store.disk.durable import writing
 
 
 @contextmanager

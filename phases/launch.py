@@ -42,7 +42,7 @@ from registry.home import Home
 from schemas import canonical
 from schemas.digest import Digest
 from schemas.secrets import scrub, secret_values
-from store.durable import replace_durably, writing
+from store.disk.durable import replace_durably, writing
 
 # -P: the user's current folder must not shadow our modules.
 _WORKER = (sys.executable, "-P", "-m", "phases.worker")

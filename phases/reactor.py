@@ -54,7 +54,7 @@ from schemas.events import (
 )
 from schemas.limits import Limits
 from schemas.plan import PhaseSpec
-from store.blobs import BlobStore
+from store.objects.local import BlobStore
 
 _SOON = 0.05
 """Seconds; the shortest pause."""

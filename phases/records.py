@@ -19,8 +19,8 @@ from schemas import canonical
 from schemas.digest import Digest
 from schemas.errors import InputError, UntrustedFileError
 from schemas.value import Value
-from store.durable import reading, writing
-from store.hashing import hash_bytes
+from store.disk.durable import reading, writing
+from store.disk.hashing import hash_bytes
 
 if TYPE_CHECKING:
     import numpy as np

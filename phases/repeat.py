@@ -20,7 +20,7 @@ from registry.home import Home
 from schemas.artifact import Kind, Product
 from schemas.digest import SHORT, Digest
 from schemas.errors import PhaseError
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 TAG = "stillhouse rewind v1\n"
 

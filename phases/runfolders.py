@@ -29,7 +29,7 @@ from registry.home import Home
 from registry.plans import Site, Status
 from schemas.digest import SHORT, Digest, is_digest
 from schemas.limits import Limits
-from store.durable import writing
+from store.disk.durable import writing
 
 _GOING = "removed-"
 """What the name of a folder begins with that is being removed."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from schemas.secrets import scrub
-from store.durable import writing
+from store.disk.durable import writing
 
 LIMIT = 16 * 2**20
 """Bytes of one log, unless told otherwise."""

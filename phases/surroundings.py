@@ -17,7 +17,7 @@ from schemas import canonical
 from schemas.artifact import Kind
 from schemas.events import ArtifactPublished
 from schemas.limits import Limits
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 
 class Surroundings:

@@ -41,10 +41,10 @@ from schemas import canonical
 from schemas.artifact import FileFact, Product
 from schemas.digest import Digest
 from schemas.errors import BusyError, PhaseError, StillError, StorageError
-from store.blobs import BlobStore
-from store.checkout import link_tree
-from store.durable import replace_durably, writing
-from store.trees import put_tree, read_tree
+from store.objects.local import BlobStore
+from store.trees.checkout import link_tree
+from store.disk.durable import replace_durably, writing
+from store.trees.trees import put_tree, read_tree
 
 _PROGRESS_SECONDS = 0.2
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

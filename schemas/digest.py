@@ -5,7 +5,7 @@ that we make up ourselves (trees, run keys) begin with a tag and version line, s
 thing can share a pre-image:
 
     blob       the content itself
-    tree       b"stillhouse tree v1\n" + one line per entry          (store/trees.py)
+    tree       b"stillhouse tree v1\n" + one line per entry          (store/trees/trees.py)
     run key    b"stillhouse run-key v1\n" + canonical JSON           (registry/runkey.py)
 """
 

@@ -20,7 +20,7 @@ from schemas import canonical
 from schemas.digest import Digest
 from schemas.errors import UntrustedFileError
 from schemas.recipe import DatasetSection
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 _KEY_TAG = b"stillhouse teacher-answer v1\n"
 _SHORTEST_ANSWER = 2

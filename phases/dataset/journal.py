@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from schemas.digest import Digest
-from store.durable import sync, writing
+from store.disk.durable import sync, writing
 
 _FRAME = struct.Struct("<II")
 _KEY = 32

@@ -17,7 +17,7 @@ from phases.records import CacheRow, Record
 from phases.teacher import Passage, Teacher
 from schemas import canonical
 from schemas.digest import Digest
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 _KEY_TAG = b"stillhouse teacher-cache v1\n"
 _SHAPE = struct.Struct("<II")

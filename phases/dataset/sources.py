@@ -29,7 +29,7 @@ from schemas.digest import Digest
 from schemas.errors import InputError
 from schemas.recipe import DatasetSection, Source
 from schemas.value import Value
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

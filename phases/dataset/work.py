@@ -35,7 +35,7 @@ from schemas.digest import Digest
 from schemas.errors import PhaseError
 from schemas.recipe import DatasetSection
 from schemas.report import Metric, Report, metric
-from store.durable import writing
+from store.disk.durable import writing
 
 LEFT_OUT = (
     "schema",

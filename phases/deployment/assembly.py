@@ -26,7 +26,7 @@ from schemas.release import (
     RuntimeConfig,
     ShapeRow,
 )
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 RUNTIME_CONFIG = "runtime_config.json"
 MANIFEST = "deployment_manifest.json"

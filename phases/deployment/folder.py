@@ -24,8 +24,8 @@ from schemas.contract import Contract
 from schemas.digest import Digest
 from schemas.errors import InputError, PhaseError
 from schemas.release import ReleasedFile
-from store.durable import writing
-from store.hashing import hash_file
+from store.disk.durable import writing
+from store.disk.hashing import hash_file
 
 TOKENIZER_FILES = (
     "tokenizer.json",

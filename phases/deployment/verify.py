@@ -23,9 +23,9 @@ from schemas.digest import Digest, Sha256
 from schemas.errors import InputError, UntrustedFileError
 from schemas.policy import Verdict
 from schemas.release import GateRow, Manifest, ReleasedFile, RuntimeConfig
-from store.durable import reading, shown
-from store.hashing import hash_bytes, hash_file
-from store.names import component_fault, path_faults
+from store.disk.durable import reading, shown
+from store.disk.hashing import hash_bytes, hash_file
+from store.trees.names import component_fault, path_faults
 
 _LARGEST_MANIFEST = 64 << 20
 """Bytes; a manifest has a few hundred per file and per run."""

@@ -24,8 +24,8 @@ from schemas import canonical
 from schemas.artifact import Kind, Product
 from schemas.digest import Digest
 from schemas.release import Manifest, RuntimeConfig
-from store.durable import writing
-from store.hashing import hash_bytes
+from store.disk.durable import writing
+from store.disk.hashing import hash_bytes
 
 
 class Query(Protocol):

@@ -30,8 +30,8 @@ from phases.untrusted import check_model_folder
 from schemas.errors import PhaseError
 from schemas.recipe import EvaluationSection
 from schemas.report import Report
-from store.durable import reading
-from store.hashing import hash_file
+from store.disk.durable import reading
+from store.disk.hashing import hash_file
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from schemas.contract import Golden as Answers
 from schemas.digest import Digest
 from schemas.errors import PhaseError
 from schemas.report import Report, metric
-from store.hashing import hash_file
+from store.disk.hashing import hash_file
 
 ROUTE = "torch.export strict=False"
 RMS_NORM = "max_abs_rescale_exact_eps"

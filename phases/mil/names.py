@@ -1,7 +1,7 @@
 """Names of files inside a package, as its manifest and its program spell them.
 
 Rule: a name is a relative POSIX path that never climbs. Links are followed: a worker's inputs are
-links into the store, and the store takes no folder that holds one (store/folders.py).
+links into the store, and the store takes no folder that holds one (store/trees/scan.py).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from phases.student.model import Student
 from phases.untrusted import check_model_folder, check_student_shapes
 from phases.untrusted.reading import read_json
 from schemas.errors import InputError
-from store.durable import reading, writing
+from store.disk.durable import reading, writing
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -20,7 +20,7 @@ from typing import Any
 
 from phases.untrusted import check_gguf
 from schemas.errors import PhaseError
-from store.durable import writing
+from store.disk.durable import writing
 
 _NAME = "model.gguf"
 """Transformers wants a folder and a file name in it; our blobs are named by their digests."""

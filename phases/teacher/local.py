@@ -23,7 +23,7 @@ from phases.untrusted import check_model_folder
 from schemas import canonical
 from schemas.digest import Digest
 from schemas.errors import PhaseError
-from store.durable import reading
+from store.disk.durable import reading
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from phases.untrusted import read_bounded, read_json, render_chats, try_chats
 from schemas.canonical import Json
 from schemas.digest import Digest
 from schemas.errors import PhaseError, UntrustedFileError
-from store.hashing import hash_file
+from store.disk.hashing import hash_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

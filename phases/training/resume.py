@@ -21,7 +21,7 @@ from phases.student import Student, save_checkpoint, write_tensors
 from phases.training.held_out import HeldOut
 from schemas import canonical
 from schemas.value import Value
-from store.durable import sync, sync_folder, writing
+from store.disk.durable import sync, sync_folder, writing
 
 _STATE = "training_state.json"
 _TENSORS = "training_state.safetensors"

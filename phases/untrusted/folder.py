@@ -17,7 +17,7 @@ from phases.untrusted.pickles import find_pickle
 from phases.untrusted.reading import read_bounded, read_json, refused, regular_files
 from phases.untrusted.tensors import TensorFact, check_safetensors
 from schemas.canonical import Json
-from store.durable import reading
+from store.disk.durable import reading
 
 _MAX_CONFIG = 1 << 20
 _MAX_SETTINGS = 16 << 20

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from phases.untrusted.chat import check_chat_template
 from phases.untrusted.reading import refused
 from schemas.errors import UntrustedFileError
-from store.durable import reading
+from store.disk.durable import reading
 
 Scalar = int | float | bool | str
 

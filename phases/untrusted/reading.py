@@ -9,7 +9,7 @@ from pathlib import Path
 from schemas import canonical
 from schemas.canonical import Json
 from schemas.errors import InputError, UntrustedFileError
-from store.durable import reading, shown
+from store.disk.durable import reading, shown
 
 MAX_FILES = 100_000
 """Files in one folder."""
@@ -46,7 +46,7 @@ def regular_files(folder: Path) -> dict[str, Path]:
     """Return every file below `folder` by its relative POSIX path, sorted.
 
     A link to a file counts as that file, because workers read trees through links; what is
-    published goes through store/folders.py, which refuses every link. Links to folders, dangling
+    published goes through store/trees/scan.py, which refuses every link. Links to folders, dangling
     links, special files, names that are not UTF-8 and bottomless folders raise UntrustedFileError.
     """
     found: dict[str, Path] = {}

@@ -19,7 +19,7 @@ from phases.untrusted.reading import refused
 from schemas import canonical
 from schemas.canonical import Json
 from schemas.errors import InputError, UntrustedFileError
-from store.durable import reading
+from store.disk.durable import reading
 
 TensorFact = tuple[str, tuple[int, ...]]
 """(dtype as the file writes it, shape)."""

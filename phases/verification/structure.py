@@ -21,8 +21,8 @@ from phases.mil import (
 from phases.static.interface import Border, border, differences, look, of_contract
 from schemas.contract import Contract
 from schemas.errors import StillError
-from store.hashing import hash_bytes, hash_file
-from store.trees import Entry, tree_bytes
+from store.disk.hashing import hash_bytes, hash_file
+from store.trees.trees import Entry, tree_bytes
 
 EXPECTED = {"iOS18": (9, "CoreML8")}
 """Per target: the specification version and the opset that coremltools writes."""

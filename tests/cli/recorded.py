@@ -25,8 +25,8 @@ from schemas.events import ArtifactPublished, RunFailed, RunStarted, RunSucceede
 from schemas.recipe import Recipe
 from schemas.release import GateRow, Head, Manifest, ReleasedArtifact, ReleasedFile, RuntimeConfig
 from schemas.report import metric
-from store.hashing import hash_bytes
-from store.trees import put_tree
+from store.disk.hashing import hash_bytes
+from store.trees.trees import put_tree
 
 MEASURED = {
     "export": {"parity.max_abs": 0.01},

@@ -13,8 +13,8 @@ from cli.wiring import Session
 from schemas.artifact import Form, Kind, Parent
 from schemas.digest import Digest
 from schemas.events import ArtifactPublished, RunStarted, RunSucceeded
-from store.hashing import hash_bytes
-from store.trees import put_tree
+from store.disk.hashing import hash_bytes
+from store.trees.trees import put_tree
 from tests.phases.worker_parts import phase_folder
 
 SAID = b"{}"

@@ -10,7 +10,7 @@ import pytest
 from cli.main import main
 from cli.wiring import Session
 from schemas.artifact import Kind
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 from .conftest import Still
 from .recorded import Recorder

@@ -10,7 +10,7 @@ import pytest
 
 from cli import inbox
 from registry.home import Home
-from store.blobs import BlobStore
+from store.objects.local import BlobStore
 
 from .conftest import Still
 

@@ -12,7 +12,7 @@ from registry.home import Home
 from schemas.artifact import Kind
 from schemas.errors import InputError, RecipeError
 from schemas.recipe import Recipe
-from store.trees import put_tree
+from store.trees.trees import put_tree
 
 from .conftest import Still
 

@@ -13,7 +13,7 @@ from cli import gc
 from cli.main import main
 from cli.wiring import Session
 from registry.home import FOLDER
-from store.blobs import BlobStore
+from store.objects.local import BlobStore
 
 from .conftest import Still
 from .repeatable import COUNTED, SAID, Repeatable

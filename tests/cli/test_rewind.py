@@ -14,7 +14,7 @@ import pytest
 
 from cli.wiring import Session
 from phases.repeat import repeat_key
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 from .conftest import Answer, Still
 from .repeatable import COUNTED, SAID, Repeatable

@@ -41,7 +41,7 @@ from schemas.events import (
     RunSucceeded,
     TagMoved,
 )
-from store.durable import replace_durably
+from store.disk.durable import replace_durably
 
 from .conftest import Still
 from .recorded import Recorder

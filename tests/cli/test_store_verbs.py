@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.home import Home
-from store.staging import Batch
+from store.objects.staging import Batch
 
 from .conftest import Still
 

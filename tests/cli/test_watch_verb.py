@@ -21,8 +21,8 @@ from registry.ledger import LedgerReader
 from schemas.artifact import Kind
 from schemas.errors import InputError, StorageError
 from schemas.events import ArtifactPublished, PlanRequested, TagMoved
-from store.blobs import BlobStore
-from store.hashing import hash_bytes
+from store.objects.local import BlobStore
+from store.disk.hashing import hash_bytes
 
 from .conftest import Still
 from .recorded import Recorder

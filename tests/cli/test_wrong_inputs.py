@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from registry.home import Home
-from store.blobs import BlobStore
+from store.objects.local import BlobStore
 
 from .conftest import Still
 

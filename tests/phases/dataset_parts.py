@@ -11,9 +11,9 @@ from phases import dataset
 from phases.contract import Context, Input, Progress, Put
 from schemas.artifact import Kind
 from schemas.recipe import DatasetSection, Recipe, TeacherSection
-from store.blobs import BlobStore
-from store.hashing import hash_file
-from store.trees import put_tree
+from store.objects.local import BlobStore
+from store.disk.hashing import hash_file
+from store.trees.trees import put_tree
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>"

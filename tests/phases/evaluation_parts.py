@@ -23,9 +23,9 @@ from phases.student import Student, StudentConfig, from_shape, save_checkpoint
 from phases.teacher import ChatTokenizer
 from phases.toolcalls import Call, call_text
 from schemas.artifact import Form, Kind
-from store.blobs import BlobStore
-from store.hashing import hash_bytes, hash_file
-from store.trees import put_tree
+from store.objects.local import BlobStore
+from store.disk.hashing import hash_bytes, hash_file
+from store.trees.trees import put_tree
 
 EOS = 256
 CONFIG = StudentConfig(

@@ -12,7 +12,7 @@ from phases.contract import Context, Input, Put
 from phases.student import Student, StudentConfig, save_checkpoint
 from schemas.artifact import FileFact, Kind, Product
 from schemas.contract import Architecture, Contract
-from store.hashing import hash_bytes, hash_file
+from store.disk.hashing import hash_bytes, hash_file
 
 LENGTH = 12
 TINY = StudentConfig(

@@ -19,9 +19,9 @@ from schemas.digest import Digest
 from schemas.policy import Check, Gate, Policy, Tier
 from schemas.recipe import Recipe
 from schemas.release import Head, ReleasedFile, RunRow
-from store.blobs import BlobStore
-from store.hashing import hash_bytes
-from store.trees import put_tree
+from store.objects.local import BlobStore
+from store.disk.hashing import hash_bytes
+from store.trees.trees import put_tree
 
 
 def digest(text: str) -> Digest:

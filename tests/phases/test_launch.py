@@ -15,8 +15,8 @@ from phases.job import Ending, WorkerFile, replace
 from phases.launch import Launcher
 from phases.processes import Process, identify
 from schemas.artifact import Kind, Product
-from store.durable import replace_durably
-from store.leases import live_leases
+from store.disk.durable import replace_durably
+from store.objects.leases import live_leases
 
 from .worker_parts import Registry, a_job, alive, until
 

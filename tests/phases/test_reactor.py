@@ -24,7 +24,7 @@ from schemas.limits import Limits
 from schemas.plan import Made, PhaseSpec, Slot
 from schemas.policy import Policy, Tier
 from schemas.recipe import Recipe
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 from .worker_parts import Registry, alive, phase_folder, until
 

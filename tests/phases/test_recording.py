@@ -8,7 +8,7 @@ from registry.fold import Run, State
 from schemas.artifact import Kind, Parent, Product
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import ArtifactPublished, RunStarted, RunSucceeded
-from store.hashing import hash_bytes
+from store.disk.hashing import hash_bytes
 
 GIVEN = hash_bytes(b"weights").digest
 MADE = hash_bytes(b"rows").digest

@@ -21,9 +21,9 @@ from schemas.artifact import Form, Kind
 from schemas.errors import PhaseError
 from schemas.recipe import Recipe
 from schemas.report import Report
-from store.blobs import BlobStore
-from store.hashing import hash_file
-from store.trees import put_tree
+from store.objects.local import BlobStore
+from store.disk.hashing import hash_file
+from store.trees.trees import put_tree
 
 from .graph_parts import LENGTH, HashingSink, convert_tiny, export_tiny, ids, tiny_checkpoint
 

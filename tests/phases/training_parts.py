@@ -27,8 +27,8 @@ from phases.student import Student, StudentConfig, from_shape, load_checkpoint, 
 from phases.training.examples import Example
 from schemas.artifact import Kind
 from schemas.digest import Digest
-from store.blobs import BlobStore
-from store.trees import put_tree
+from store.objects.local import BlobStore
+from store.trees.trees import put_tree
 
 V, K, EOS = 64, 6, 2
 TAUGHT_EOS = 5

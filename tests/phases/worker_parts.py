@@ -16,8 +16,8 @@ from typing import Any
 from phases.job import Job, Outcome
 from phases.launch import Launcher
 from registry.home import Home
-from store.blobs import BlobStore
-from store.hashing import hash_bytes
+from store.objects.local import BlobStore
+from store.disk.hashing import hash_bytes
 
 PATIENCE = 30.0
 """Seconds after which a test gives up: what it waits for takes a fraction of one."""

@@ -28,10 +28,10 @@ from schemas.digest import Digest
 from schemas.errors import StillError
 from schemas.event import Event
 from schemas.events import TagMoved
-from store.hashing import hash_file
-from store.staging import sweep
-from store.statcache import StatCache
-from store.trees import put_tree, read_tree
+from store.disk.hashing import hash_file
+from store.objects.staging import sweep
+from store.objects.statcache import StatCache
+from store.trees.trees import put_tree, read_tree
 
 from .disk import Fate, History, Told, Tree, chosen, extremes, lay_out
 from .scenarios import REGISTRY, Played, small_is_large

@@ -29,12 +29,14 @@ from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.event import Actor, Event
 from schemas.events import ArtifactEvicted, Payload, TagMoved
-from store import kernel, staging, streaming
-from store.blobs import BlobStore
-from store.durable import MANY, replace_durably
-from store.places import object_path
-from store.statcache import StatCache
-from store.trees import put_tree
+from store.disk import kernel
+from store.objects import staging
+from store.disk import streaming
+from store.objects.local import BlobStore
+from store.disk.durable import MANY, replace_durably
+from store.objects.paths import object_path
+from store.objects.statcache import StatCache
+from store.trees.trees import put_tree
 
 from .disk import History
 from .recording import Died, Recorder

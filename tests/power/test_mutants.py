@@ -13,8 +13,11 @@ import pytest
 
 from registry import chain, logfile
 from registry.ledger import Ledger
-from store import durable, kernel, quarantine, staging
-from store.staging import Batch
+from store.disk import durable
+from store.disk import kernel
+from store.objects import quarantine
+from store.objects import staging
+from store.objects.staging import Batch
 
 from .checking import try_states
 from .scenarios import play

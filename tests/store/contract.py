@@ -17,9 +17,9 @@ import pytest
 from blake3 import blake3
 
 from schemas.errors import InputError, IntegrityError
-from store.blobs import BlobStore
-from store.hashing import CHUNK
-from store.trees import put_tree, read_tree
+from store.objects.local import BlobStore
+from store.disk.hashing import CHUNK
+from store.trees.trees import put_tree, read_tree
 
 
 class Probe(Protocol):

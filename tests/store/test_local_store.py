@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from store.blobs import BlobStore
+from store.objects.local import BlobStore
 
 from .contract import StoreContract
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from store.hashing import Hasher, hash_bytes
-from store.kernel import bypass_cache
-from store.streaming import PIECE, pour
+from store.disk.hashing import Hasher, hash_bytes
+from store.disk.kernel import bypass_cache
+from store.disk.streaming import PIECE, pour
 
 Write = Callable[[int, bytes | memoryview], int]
 

@@ -25,13 +25,13 @@ from typing import Literal
 
 from schemas.artifact import Form
 from schemas.errors import InputError
-from store import kernel
-from store.blobs import BlobStore
-from store.durable import shown, writing
-from store.hashing import CHUNK, Hasher, hash_file
-from store.places import corrupt, reading_object
-from store.streaming import Tell, pour, write_all
-from store.trees import read_tree
+from store.disk import kernel
+from store.objects.local import BlobStore
+from store.disk.durable import shown, writing
+from store.disk.hashing import CHUNK, Hasher, hash_file
+from store.objects.paths import corrupt, reading_object
+from store.disk.streaming import Tell, pour, write_all
+from store.trees.trees import read_tree
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import InputError
-from store.durable import reading, shown, unreadable
-from store.names import MAX_PATH, component_fault, path_faults, plain
-from store.sources import refuse_special
+from store.disk.durable import reading, shown, unreadable
+from store.trees.names import MAX_PATH, component_fault, path_faults, plain
+from store.objects.sources import refuse_special
 
 
 class Found(NamedTuple):

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import StorageError
-from store.durable import writing
-from store.places import LEASES
+from store.disk.durable import writing
+from store.objects.paths import LEASES
 
 _NAME = "lease-"
 

@@ -18,13 +18,13 @@ from typing import Literal, Protocol
 
 from schemas.artifact import Form
 from schemas.errors import IntegrityError, StorageError
-from store import sampling
-from store.blobs import BlobStore
-from store.bookmark import Bookmark, read_bookmark, write_bookmark
-from store.leases import absent
-from store.staging import sweep
-from store.survey import Survey, survey
-from store.trees import read_tree
+from store.check import sampling
+from store.objects.local import BlobStore
+from store.check.bookmark import Bookmark, read_bookmark, write_bookmark
+from store.objects.leases import absent
+from store.objects.staging import sweep
+from store.check.survey import Survey, survey
+from store.trees.trees import read_tree
 
 _JOB_BYTES = 16 << 20
 _JOB_OBJECTS = 256

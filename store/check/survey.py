@@ -12,15 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from store.durable import shown
-from store.places import (
-    CONDEMNED,
-    LEASES,
-    OBJECT_FILE,
-    OBJECT_FOLDER,
-    OBJECT_MODE,
-    TEMPORARY,
-)
+from store.disk.durable import shown
+from store.objects.paths import CONDEMNED, LEASES, OBJECT_FILE, OBJECT_FOLDER, OBJECT_MODE, TEMPORARY
 
 _AS_WRITTEN = stat.S_IFREG | OBJECT_MODE
 _OURS = frozenset({TEMPORARY, CONDEMNED, LEASES})

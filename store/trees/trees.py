@@ -11,7 +11,7 @@ file, sorted by the bytes of its path; every line, also the last, ends with LF:
     PATH    relative, components separated by `/`; may contain spaces; nothing is escaped, because
             control characters (newline and tab among them) and backslashes are refused
 
-Rules for paths: store/names.py. Only files are recorded: empty folders, owners,
+Rules for paths: store/trees/names.py. Only files are recorded: empty folders, owners,
 times and other mode bits are not. One set of files has exactly one encoding; a reader refuses any
 other, so `parse_tree(tree_bytes(entries)) == entries` and back.
 """
@@ -30,14 +30,14 @@ from typing import NamedTuple
 from schemas.artifact import FileFact
 from schemas.digest import is_digest
 from schemas.errors import InputError, IntegrityError
-from store.blobs import BlobStore
-from store.durable import shown
-from store.folders import Found, look_again, scan
-from store.names import component_fault, path_faults
-from store.sources import refuse_changed
-from store.staging import Stored
-from store.statcache import Memory, StatCache
-from store.streaming import Tell
+from store.objects.local import BlobStore
+from store.disk.durable import shown
+from store.trees.scan import Found, look_again, scan
+from store.trees.names import component_fault, path_faults
+from store.objects.sources import refuse_changed
+from store.objects.staging import Stored
+from store.objects.statcache import Memory, StatCache
+from store.disk.streaming import Tell
 
 HEADER = b"stillhouse tree v1\n"
 

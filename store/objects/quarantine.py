@@ -16,17 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from store.durable import sync_folder, sync_folders, writing
-from store.hashing import hash_file
-from store.places import (
-    CONDEMNED,
-    OBJECT_FOLDER,
-    OBJECT_MODE,
-    condemned_path,
-    listed,
-    matching,
-    object_path,
-)
+from store.disk.durable import sync_folder, sync_folders, writing
+from store.disk.hashing import hash_file
+from store.objects.paths import CONDEMNED, OBJECT_FOLDER, OBJECT_MODE, condemned_path, listed, matching, object_path
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import InputError, StorageError
-from store import kernel
+from store.disk import kernel
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})

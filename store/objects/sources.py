@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from schemas.errors import InputError
-from store.durable import shown, unreadable
+from store.disk.durable import shown, unreadable
 
 _SIGNATURE = attrgetter("st_dev", "st_ino", "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns")
 # O_NONBLOCK: opening a fifo that nobody writes to would otherwise hang before we can refuse it.

@@ -30,13 +30,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import StorageError
-from store import kernel, quarantine
-from store.durable import MANY, reading, sync, sync_folders, unreadable, writing
-from store.hashing import CHUNK, FileHash, Hasher, hash_bytes
-from store.leases import absent
-from store.places import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
-from store.sources import open_source, refuse_changed, refuse_special
-from store.streaming import Tell, pieces, pour, write_all
+from store.disk import kernel
+from store.objects import quarantine
+from store.disk.durable import MANY, reading, sync, sync_folders, unreadable, writing
+from store.disk.hashing import CHUNK, FileHash, Hasher, hash_bytes
+from store.objects.leases import absent
+from store.objects.paths import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
+from store.objects.sources import open_source, refuse_changed, refuse_special
+from store.disk.streaming import Tell, pieces, pour, write_all
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 

@@ -1,0 +1,1 @@
+"""Verifies what the store holds."""

@@ -1,0 +1,1 @@
+"""Durable writes, hashing and streaming on a local file system."""

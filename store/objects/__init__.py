@@ -1,0 +1,1 @@
+"""Blobs by digest on a local disk: staging, leases, quarantine."""

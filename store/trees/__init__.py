@@ -1,0 +1,1 @@
+"""Folders as trees of blobs: names, scanning, checkout."""
