@@ -16,9 +16,9 @@ from finished import STILL, environment
 
 from cli import recipes
 from cli.wiring import open_registry
-from registry.fold import State
+from registry.state.state import State
 from registry.home import Home
-from registry.projection import Projection
+from registry.projection.projection import Projection
 from schemas.event import Event
 from schemas.recipe import Recipe
 from store.disk.hashing import hash_file

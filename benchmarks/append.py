@@ -16,8 +16,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from registry.chain import encode_line
-from registry.ledger import Ledger
+from registry.ledger.format import encode_line
+from registry.ledger.ledger import Ledger
 from schemas.event import Actor, Event
 from schemas.events import TagMoved
 

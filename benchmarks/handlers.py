@@ -30,7 +30,7 @@ import peers
 from imagined import NOW, SITE, Imagined, about, imagine, name, published
 
 from phases.catalog import CATALOG
-from registry.agenda import Agenda
+from registry.planning.agenda import Agenda
 from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.events import (

@@ -18,11 +18,11 @@ from blake3 import blake3
 from finished import ROOT
 
 from phases.catalog import CATALOG
-from registry.admission import admissions
-from registry.agenda import Agenda
-from registry.decide import Start
-from registry.fold import State
-from registry.plans import Site, SlotView
+from registry.planning.admission import admissions
+from registry.planning.agenda import Agenda
+from registry.planning.decide import Start
+from registry.state.state import State
+from registry.planning.views import Site, SlotView
 from schemas import canonical
 from schemas.artifact import Kind, Parent
 from schemas.digest import Digest

@@ -69,7 +69,7 @@ def _note_what_is_acknowledged(notes: Path) -> None:
     """From now on `seq TAB hash` of each event goes to `notes` as soon as it is acknowledged."""
     from hashlib import sha256
 
-    from registry.ledger import Ledger
+    from registry.ledger.ledger import Ledger
     from schemas import canonical
     from schemas.event import Event
     from schemas.events import Payload

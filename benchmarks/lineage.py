@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from registry.lineage import Lineage
+from registry.lineage.graph import Lineage
 from schemas.event import GENESIS
 
 FULL, QUICK = 1_000_000, 20_000

@@ -27,7 +27,7 @@ from finished import Finished, environment, finished
 
 from cli.wiring import Session, open_registry
 from registry.home import Home
-from registry.plans import PlanView
+from registry.planning.views import PlanView
 from schemas.plan import Need
 from store.trees.checkout import checkout
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import duckdb
 from world import World, write
 
-from registry.ledger import Ledger
-from registry.projection import Projection
+from registry.ledger.ledger import Ledger
+from registry.projection.projection import Projection
 from schemas.artifact import Kind, Parent
 from schemas.event import Actor
 from schemas.events import ArtifactPublished, TagMoved

@@ -30,7 +30,7 @@ from pathlib import Path
 from cli.intake import publish_policy
 from cli.wiring import Session, make_registry, open_registry
 from registry.home import Home
-from registry.ledger import LedgerReader
+from registry.ledger.ledger import LedgerReader
 from schemas import canonical
 from schemas.artifact import Kind
 from schemas.event import Event

@@ -19,7 +19,7 @@ from blake3 import blake3
 from finished import STILL, environment
 
 from cli.wiring import open_registry
-from registry.fold import Published
+from registry.state.state import Published
 from registry.home import Home
 from schemas.digest import Digest
 from store.trees.trees import parse_tree

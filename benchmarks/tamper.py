@@ -24,8 +24,8 @@ from pathlib import Path
 
 from world import World, write
 
-from registry.audit import Examination, Projected, Witness, examine, read_projection
-from registry.projection import Projection
+from registry.audit.audit import Examination, Projected, Witness, examine, read_projection
+from registry.projection.projection import Projection
 from schemas.event import GENESIS
 
 CASES = 5200

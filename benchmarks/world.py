@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from registry.chain import encode_line
+from registry.ledger.format import encode_line
 from schemas.event import GENESIS, Event
 
 PER_PLAN = 25

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.chain import encode_line
-from registry.ledger import Ledger
+from registry.ledger.format import encode_line
+from registry.ledger.ledger import Ledger
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import TagMoved
 

@@ -16,8 +16,8 @@ import typer
 from cli import graphs, render
 from cli.arguments import Json, Ref, session_of
 from cli.graphs import Edge, Form, Graph, Vertex
-from registry.lineage import Arrow, Derivation, Lineage, Publication, Way
-from registry.references import resolve_reference
+from registry.lineage.graph import Arrow, Derivation, Lineage, Publication, Way
+from registry.state.references import resolve_reference
 from schemas.digest import SHORT
 from schemas.errors import StillError
 

@@ -16,15 +16,15 @@ import typer
 
 from cli import render
 from cli.arguments import Json
-from registry.audit import Examination, Projected, Witness
+from registry.audit.audit import Examination, Projected, Witness
 from registry.home import LEDGER, PROJECTION, Home, locate
-from registry.touched import Touched
+from registry.audit.touched import Touched
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, IntegrityError
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.retold import Retold
+    from registry.audit.retold import Retold
     from schemas.release import Head
 
 _HEAD = re.compile(r"([1-9]\d*):([0-9a-f]{64})")
@@ -110,8 +110,8 @@ def _given(text: str) -> Witness:
 
 
 def _audit(session: Session, given: Sequence[Witness]) -> _Told:
-    from registry.audit import examine, read_projection
-    from registry.retold import retell
+    from registry.audit.audit import examine, read_projection
+    from registry.audit.retold import retell
 
     home = session.home
     projected = read_projection(home.projection)
@@ -125,8 +125,8 @@ def _audit(session: Session, given: Sequence[Witness]) -> _Told:
 
 
 def _touched(home: Home, found: Examination, seq: int) -> Touched:
-    from registry.audit import read_copies
-    from registry.touched import parsed, readable, touched
+    from registry.audit.audit import read_copies
+    from registry.audit.touched import parsed, readable, touched
 
     copies = read_copies(home.projection, seq) if found.projected.state == "read" else ()
     return touched(seq, [(LEDGER, readable(home.log)), (PROJECTION, parsed(copies))])
@@ -134,8 +134,8 @@ def _touched(home: Home, found: Examination, seq: int) -> Touched:
 
 def _noted(home: Home) -> Iterator[Witness]:
     """What the note beside the projection and the header of the index remember."""
-    from registry.adjacency import DamagedError, Image
-    from registry.witness import lock_of, noted
+    from registry.lineage.index import DamagedError, Image
+    from registry.ledger.witness import lock_of, noted
 
     note = noted(home.projection)
     if note is not None and note.seq:
@@ -155,7 +155,7 @@ def _of_manifests(
 
     Second: those releases whose manifest cannot be read.
     """
-    from registry.touched import readable
+    from registry.audit.touched import readable
     from schemas.events import ReleaseCut
 
     cut = readable(session.home.log, holding=ReleaseCut.TYPE.encode())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cli import render
 from cli.narration import check_text
-from registry.plans import GateView, PlanView, SlotView, Status
+from registry.planning.views import GateView, PlanView, SlotView, Status
 from schemas.digest import SHORT, Digest
 from schemas.event import Event
 

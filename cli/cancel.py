@@ -18,8 +18,8 @@ from cli.arguments import Json, session_of
 from cli.gc import LOOKS, unquiet
 from cli.runs import ending_of, short_name, status_of
 from cli.standing import latest_plan
-from registry.plans import PlanView, SlotView, Status
-from registry.references import resolve_reference, resolve_run
+from registry.planning.views import PlanView, SlotView, Status
+from registry.state.references import resolve_reference, resolve_run
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, ReferenceError_
@@ -33,7 +33,7 @@ from schemas.events import (
 if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.reactor import Reactor
-    from registry.fold import Run
+    from registry.state.state import Run
     from schemas.event import Event
 
 PATIENCE = 30.0

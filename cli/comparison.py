@@ -16,13 +16,13 @@ from cli import measured, origins, render
 from cli.arguments import Json, Ref, session_of
 from cli.measured import Measurement, Pair, Verdicts
 from cli.origins import Change, Subject, Walk
-from registry.references import resolve_reference, resolve_run
+from registry.state.references import resolve_reference, resolve_run
 from schemas.digest import is_digest
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import State
+    from registry.state.state import State
     from schemas.event import Event
     from schemas.report import Metric
 
@@ -258,7 +258,7 @@ def _blamed(state: State, slot: str, found: tuple[Measurement, ...]) -> Blame:
 
 def _events(session: Session, wanted: Collection[int]) -> dict[int, Event]:
     """Events by their numbers: who recorded them is in the ledger only."""
-    from registry.ledger import LedgerReader
+    from registry.ledger.ledger import LedgerReader
 
     lines = (line for chunk in LedgerReader(session.home.log).chunks() for line in chunk)
     return {line.seq: line.event() for line in lines if line.seq in wanted}

@@ -31,7 +31,7 @@ from cli.wiring import Session
 from phases.advancing import advancer
 from phases.reactor import Reactor
 from phases.wakeups import Wakeups
-from registry.plans import PlanView, Status
+from registry.planning.views import PlanView, Status
 from schemas.artifact import PUBLISHABLE, Kind
 from schemas.digest import Digest
 from schemas.errors import BusyError, InputError, StillError, StorageError

@@ -22,9 +22,9 @@ from cli.gc import LOOKS, NANOSECONDS, unquiet
 from cli.holdings import Stocktaker, alone
 from cli.rewind import tool_changes
 from cli.wiring import clock
-from registry.marking import Stock, mark
-from registry.recovery import NotDerivableError, chain
-from registry.references import resolve_reference
+from registry.keeping.marking import Stock, mark
+from registry.keeping.recovery import NotDerivableError, chain
+from registry.state.references import resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import BusyError, InputError
@@ -32,7 +32,7 @@ from schemas.events import ArtifactEvicted
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import Run, State
+    from registry.state.state import Run, State
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ from cli import render, sweepings
 from cli.arguments import Json, session_of
 from cli.holdings import Stocktaker, alone, logs
 from cli.wiring import clock
-from registry.marking import Marks, Stock, mark
-from registry.retention import Kept, retention
+from registry.keeping.marking import Marks, Stock, mark
+from registry.keeping.retention import Kept, retention
 from schemas.digest import SHORT, Digest
 from schemas.errors import BusyError, InputError, IntegrityError
 from schemas.events import (
@@ -46,7 +46,7 @@ from store.objects.staging import sweep
 if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.runfolders import RunFolder
-    from registry.fold import State
+    from registry.state.state import State
     from schemas.event import Event
     from store.objects.leases import Lease
 

@@ -20,8 +20,8 @@ from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import State
-    from registry.ledger import Audit
+    from registry.state.state import State
+    from registry.ledger.ledger import Audit
     from schemas.artifact import Form
     from schemas.digest import Digest
     from store.check.fsck import FsckReport, Problem
@@ -149,7 +149,7 @@ def _share(*, metadata: bool, sample: str | None, resume: bool) -> float:
 
 def _audit(session: Session) -> Audit:
     """Read the whole ledger; one that verifies may still have lost its end."""
-    from registry.witness import check_noted
+    from registry.ledger.witness import check_noted
     from schemas.errors import IntegrityError
 
     audit = session.ledger.audit()
@@ -163,7 +163,7 @@ def _audit(session: Session) -> Audit:
 
 def _intact(session: Session, audit: Audit) -> State:
     """The state as far as the ledger verifies."""
-    from registry.fold import State
+    from registry.state.state import State
 
     intact = islice(session.ledger.read(), audit.events)
     return State().apply_all(intact)

@@ -31,7 +31,7 @@ def log(
 
     With --json: one event a line, as the ledger holds it.
     """
-    from registry.ledger import LedgerReader
+    from registry.ledger.ledger import LedgerReader
 
     reader = LedgerReader(session_of(context).ledger.path)
     write = _write_json if as_json else _write_rows

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from cli.alive import held
-from registry.marking import Seen, Stock
+from registry.keeping.marking import Seen, Stock
 from schemas.artifact import Form
 from schemas.digest import Digest
 from schemas.errors import BusyError, IntegrityError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.job import JobInput
     from phases.runfolders import RunFolders
-    from registry.fold import State
+    from registry.state.state import State
     from registry.home import Home
     from schemas.artifact import Product
 
@@ -50,8 +50,8 @@ class Stocktaker:
     """Looks again and again; remembers the ledger as far as it read it, and every tree."""
 
     def __init__(self, session: Session) -> None:
-        from registry.fold import State
-        from registry.ledger import LedgerReader
+        from registry.state.state import State
+        from registry.ledger.ledger import LedgerReader
 
         self._session = session
         self._home, self._store = session.home, session.store

@@ -29,7 +29,7 @@ from store.objects.sources import refuse_special
 
 if TYPE_CHECKING:
     from cli.bar import Bar
-    from registry.fold import State
+    from registry.state.state import State
     from store.trees.scan import Found
 
 

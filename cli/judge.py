@@ -11,14 +11,14 @@ import typer
 from cli import render
 from cli.arguments import Json, Ref, session_of
 from cli.runs import ending_of, find_run, short_name
-from registry.references import resolve_reference
+from registry.state.references import resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
 from schemas.events import GateWaived, RunRetried
 
 if TYPE_CHECKING:
-    from registry.fold import Run, State
+    from registry.state.state import Run, State
 
 _LONGEST_REASON = 1000
 """Characters."""

@@ -27,7 +27,7 @@ from schemas.events import BytesSwept, RunFailed, RunSucceeded
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import Run
+    from registry.state.state import Run
 
 _POLL_SECONDS = 0.2
 _LONGEST_LINE = 2**20
@@ -138,7 +138,7 @@ class _Log:
 
     def _earlier(self) -> Digest | None:
         """The stored log of an attempt that another one followed; only the ledger knows it."""
-        from registry.ledger import LedgerReader
+        from registry.ledger.ledger import LedgerReader
 
         found = None
         for lines in LedgerReader(self.session.ledger.path).chunks():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cli.origins import Subject, maker_of, slots_of
-from registry.fold import Judged, Published, Run, State
+from registry.state.state import Judged, Published, Run, State
 from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.report import Metric

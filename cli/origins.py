@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from cli.differences import ABSENT, Difference, compared, differences, flattened
-from registry.fold import Published, Run, State
+from registry.state.state import Published, Run, State
 from schemas.artifact import Kind, Parent
 from schemas.digest import Digest, is_digest
 

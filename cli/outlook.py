@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cli.wiring import Session, clock
-from registry.assess import assess
+from registry.planning.assess import assess
 from schemas.digest import Digest
 
 if TYPE_CHECKING:
-    from registry.plans import PlanView, Site
+    from registry.planning.views import PlanView, Site
 
 
 class Outlook:

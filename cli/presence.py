@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from cli import render
-from registry.retention import retention
+from registry.keeping.retention import retention
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from registry.fold import State
+    from registry.state.state import State
 
 Word = Literal["kept", "unkept", "condemned", "absent"]
 

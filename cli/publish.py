@@ -35,7 +35,7 @@ def publish(
 ) -> None:
     """Publish PATH; print its digest. A folder becomes a tree."""
     from cli.tags import move_tag
-    from registry.references import check_tag_name
+    from registry.state.references import check_tag_name
 
     session = session_of(context)
     wanted = parse_kind(kind)

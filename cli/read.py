@@ -13,14 +13,14 @@ from cli.arguments import Json, Ref, session_of
 from cli.bar import bar
 from cli.presence import require_present, word_for
 from cli.show import tags_of
-from registry.references import form_of, resolve_reference
+from registry.state.references import form_of, resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import Published, State
+    from registry.state.state import Published, State
 
 
 def ls(

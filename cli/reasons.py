@@ -27,17 +27,17 @@ from cli.whynot import (
     tell_gates,
     view_of,
 )
-from registry.fold import Run
-from registry.plans import PlanView, Reason, SlotView, Status
-from registry.references import resolve_reference, resolve_run
+from registry.state.state import Run
+from registry.planning.views import PlanView, Reason, SlotView, Status
+from registry.state.references import resolve_reference, resolve_run
 from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.errors import InputError, ReferenceError_
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.causes import Cause
-    from registry.fold import State
+    from registry.planning.causes import Cause
+    from registry.state.state import State
 
 
 def why(

@@ -20,7 +20,7 @@ from typing import Any
 from cli.documents import parse, read_document
 from cli.intake import publish, record
 from cli.wiring import Session
-from registry.references import resolve_reference
+from registry.state.references import resolve_reference
 from schemas import canonical
 from schemas.artifact import Kind, Parent
 from schemas.digest import Digest, is_digest

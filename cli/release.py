@@ -12,7 +12,7 @@ from cli import render, standing
 from cli.arguments import Json, MaybeRef, session_of
 from cli.presence import require_present
 from cli.wiring import clock
-from registry.references import form_of, resolve_reference
+from registry.state.references import form_of, resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, IntegrityError
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cli.wiring import Session
-    from registry.fold import State
-    from registry.plans import PlanView
+    from registry.state.state import State
+    from registry.planning.views import PlanView
     from schemas.release import GateRow
     from store.trees.trees import Entry
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.plans import Reason, SlotView
+from registry.planning.views import Reason, SlotView
 from schemas.digest import SHORT, Digest
 
 REMEDIES = {

@@ -22,7 +22,7 @@ from cli.arguments import Json, Ref, session_of
 from cli.holdings import alone
 from cli.rewind import Repeated, remake, steps_to, tool_changes
 from registry.home import FOLDER, Home
-from registry.references import form_of, resolve_reference
+from registry.state.references import form_of, resolve_reference
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, IntegrityError
 from schemas.events import ArtifactRestored

@@ -18,8 +18,8 @@ import typer
 
 from cli import render
 from cli.arguments import Json, Ref, session_of
-from registry.recovery import NotDerivableError, chain, inputs
-from registry.references import resolve_reference
+from registry.keeping.recovery import NotDerivableError, chain, inputs
+from registry.state.references import resolve_reference
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
 from schemas.events import ArtifactRestored, Payload, RunDiffered
@@ -27,7 +27,7 @@ from schemas.events import ArtifactRestored, Payload, RunDiffered
 if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.job import Outcome
-    from registry.fold import Run, State
+    from registry.state.state import Run, State
 
 _POLL_SECONDS = 0.05
 

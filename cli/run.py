@@ -15,7 +15,7 @@ from schemas.digest import SHORT, Digest
 if TYPE_CHECKING:
     from cli.wiring import Session
     from phases.reactor import Reactor
-    from registry.plans import PlanView
+    from registry.planning.views import PlanView
     from schemas.errors import StillError
 
 _INTERRUPTED = 130
@@ -136,7 +136,7 @@ def _plan(session: Session, recipe: str) -> Digest:
     Raises InputError when it is neither; what can only be a path is then told to be missing.
     """
     from cli import recipes
-    from registry.references import resolve_reference
+    from registry.state.references import resolve_reference
     from schemas.artifact import Kind
     from store.disk.durable import present
 

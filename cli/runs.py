@@ -16,14 +16,14 @@ from cli import render
 from cli.alive import held
 from cli.arguments import Json, session_of
 from cli.standing import latest_plan
-from registry.references import resolve_reference, resolve_run
+from registry.state.references import resolve_reference, resolve_run
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError, ReferenceError_
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import Run, State
+    from registry.state.state import Run, State
     from schemas.event import Event
 
 _MINUTE, _HOUR = 60, 3600
@@ -133,7 +133,7 @@ def runs(  # one option a filter
 
 def _wishes(session: Session, shown: Iterable[Run]) -> Mapping[Digest, Event]:
     """Of each run that someone wished to end, that wish; only the ledger knows whose it was."""
-    from registry.ledger import LedgerReader
+    from registry.ledger.ledger import LedgerReader
 
     wished = {run.cancelled_seq: run.key for run in shown if run.cancelled_seq}
     if not wished:

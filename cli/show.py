@@ -11,12 +11,12 @@ from cli import render
 from cli.arguments import Json, Ref, session_of
 from cli.narration import check_text
 from cli.presence import way_back, word_for
-from registry.references import resolve_reference, resolve_run
+from registry.state.references import resolve_reference, resolve_run
 from schemas.digest import Digest
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import Published, Run, State
+    from registry.state.state import Published, Run, State
 
 _LOG_LINES = 40
 """The end of a run's log that is shown."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from cli import render
-from registry.fold import Run, State, Waived
-from registry.plans import GateView, PlanView, SlotView, Status
+from registry.state.state import Run, State, Waived
+from registry.planning.views import GateView, PlanView, SlotView, Status
 from schemas.digest import SHORT, Digest
 from schemas.errors import InputError
 from schemas.events import RunStarted

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cli import render
-from registry.retention import Keep, Kept
+from registry.keeping.retention import Keep, Kept
 from schemas.digest import Digest
 
 if TYPE_CHECKING:

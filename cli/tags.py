@@ -14,7 +14,7 @@ from schemas.events import TagMoved
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from registry.fold import State
+    from registry.state.state import State
 
 
 def tag(
@@ -28,7 +28,7 @@ def tag(
 
     Without REF: what NAME means; without both: every tag.
     """
-    from registry.references import resolve_reference
+    from registry.state.references import resolve_reference
 
     session = session_of(context)
     state = session.state()
@@ -47,7 +47,7 @@ def tag(
 
 def move_tag(session: Session, name: str, digest: Digest) -> None:
     """Record that `name` now means `digest`; nothing when it does already. Raises InputError."""
-    from registry.references import check_tag_name
+    from registry.state.references import check_tag_name
 
     before = session.state().tags.get(check_tag_name(name))
     if before == digest:

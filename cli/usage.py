@@ -15,13 +15,13 @@ from cli import render
 from cli.arguments import Json, MaybeRef, session_of
 from cli.holdings import Stocktaker
 from cli.presence import require_present
-from registry.marking import Share, Stock, shares
-from registry.references import resolve_reference
+from registry.keeping.marking import Share, Stock, shares
+from registry.state.references import resolve_reference
 from schemas.digest import SHORT, Digest
 from store.objects.paths import TEMPORARY
 
 if TYPE_CHECKING:
-    from registry.fold import State
+    from registry.state.state import State
     from registry.home import Home
 
 

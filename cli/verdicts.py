@@ -9,14 +9,14 @@ import typer
 from cli import render, standing
 from cli.arguments import Json, MaybeRef, session_of
 from cli.outlook import Outlook
-from registry.plans import ENVIRONMENT, GateView, PlanView, Status
-from registry.references import resolve_reference
+from registry.planning.views import ENVIRONMENT, GateView, PlanView, Status
+from registry.state.references import resolve_reference
 from schemas.artifact import Kind
 from schemas.digest import SHORT, Digest
 from schemas.policy import Policy, Verdict, applies, phase_of
 
 if TYPE_CHECKING:
-    from registry.fold import Judged, State
+    from registry.state.state import Judged, State
 
 
 def gates(context: typer.Context, ref: MaybeRef = None, *, as_json: Json = False) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from cli import render
 from cli.board import ENDS, Board
 from cli.narration import describe
-from registry.plans import PlanView
+from registry.planning.views import PlanView
 from schemas.digest import Digest
 from schemas.event import Event
 

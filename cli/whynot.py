@@ -18,15 +18,15 @@ from cli.differences import differences
 from cli.outlook import Outlook
 from cli.remedies import remedy_for
 from cli.verdicts import gate_reason, unfed_reason
-from registry.plans import GateView, PlanView, SlotView, Status
-from registry.references import resolve_reference
+from registry.planning.views import GateView, PlanView, SlotView, Status
+from registry.state.references import resolve_reference
 from schemas.artifact import Kind
 from schemas.errors import InputError
 from schemas.policy import Policy, Verdict
 
 if TYPE_CHECKING:
-    from registry.admission import Admission
-    from registry.causes import Cause
+    from registry.planning.admission import Admission
+    from registry.planning.causes import Cause
 
 RELEASE = "release"
 """What people call the slot that seals."""
@@ -81,8 +81,8 @@ class Asked:
     def admissions(self) -> tuple[Admission, ...]:
         """What becomes of every start that is ready, of all plans that are wanted."""
         from phases.catalog import CATALOG
-        from registry.admission import admissions
-        from registry.agenda import Agenda
+        from registry.planning.admission import admissions
+        from registry.planning.agenda import Agenda
 
         agenda = Agenda(self.state, CATALOG, self.outlook.site)
         agenda.facts(self.outlook.now)
@@ -91,7 +91,7 @@ class Asked:
 
     def cause(self, slot: str) -> Cause:
         """What has to change first for a slot."""
-        from registry.causes import find_cause
+        from registry.planning.causes import find_cause
 
         home = self.outlook.home
         live = [run.key for run in self.state.running()]
@@ -204,7 +204,7 @@ def _again(asked: Asked, slot: SlotView) -> str:
     """What would make a filled slot run again if its plan were asked for now; empty: nothing."""
     if slot.status is not Status.FILLED:
         return ""
-    from registry.causes import trace
+    from registry.planning.causes import trace
 
     fresh = asked.outlook.view(asked.view.plan, fresh=True)
     first = trace(fresh, slot.slot.id)[-1]

@@ -22,9 +22,9 @@ from schemas.event import Actor
 if TYPE_CHECKING:
     from cli.config import Config
     from phases.reactor import Notice, Reactor
-    from registry.fold import State
-    from registry.ledger import Ledger, LedgerReader
-    from registry.projection import Projection
+    from registry.state.state import State
+    from registry.ledger.ledger import Ledger, LedgerReader
+    from registry.projection.projection import Projection
     from schemas.limits import Limits
     from store.objects.local import BlobStore
 
@@ -55,7 +55,7 @@ class Session:
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger."""
-        from registry.ledger import Ledger
+        from registry.ledger.ledger import Ledger
         from schemas.secrets import secret_values
 
         secrets = secret_values(os.environ, self.config.secrets)
@@ -71,7 +71,7 @@ class Session:
     @cached_property
     def projection(self) -> Projection:
         """The projection; importing DuckDB costs 100 ms."""
-        from registry.projection import Projection
+        from registry.projection.projection import Projection
 
         return Projection(self.home.projection, self.home.log)
 
@@ -88,8 +88,8 @@ class Session:
 
     @cached_property
     def _folded(self) -> tuple[State, LedgerReader]:
-        from registry.fold import State
-        from registry.ledger import LedgerReader
+        from registry.state.state import State
+        from registry.ledger.ledger import LedgerReader
 
         return State(), LedgerReader(self.home.log)
 
@@ -147,7 +147,7 @@ def open_registry(home: Home) -> Session:
     Raises InputError when there is none, IntegrityError `ledger.cut` when its ledger lost events
     that were projected: such a log is never extended.
     """
-    from registry.witness import check_noted
+    from registry.ledger.witness import check_noted
 
     session = open_unchecked(home)
     check_noted(home.projection, home.log)

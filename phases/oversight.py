@@ -15,7 +15,7 @@ from datetime import datetime
 
 from phases.job import Ending
 from phases.launch import Launcher
-from registry.fold import Run
+from registry.state.state import Run
 from schemas.digest import Digest
 from schemas.errors import StorageError
 from schemas.limits import Limits

@@ -29,14 +29,14 @@ from phases.job import Ending, Failure, Outcome
 from phases.launch import Launcher
 from phases.oversight import LOOK_SECONDS, Oversight, Progress
 from phases.surroundings import Surroundings
-from registry.admission import admissions
-from registry.agenda import Agenda
-from registry.assess import assess
-from registry.decide import Start
-from registry.fold import Run, State
+from registry.planning.admission import admissions
+from registry.planning.agenda import Agenda
+from registry.planning.assess import assess
+from registry.planning.decide import Start
+from registry.state.state import Run, State
 from registry.home import Home
-from registry.ledger import Ledger, LedgerReader
-from registry.plans import PlanView, Reason, Site
+from registry.ledger.ledger import Ledger, LedgerReader
+from registry.planning.views import PlanView, Reason, Site
 from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.errors import InputError

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from phases.job import Failure, Job, JobInput, Outcome
-from registry.decide import Start
-from registry.fold import Run, State
+from registry.planning.decide import Start
+from registry.state.state import Run, State
 from schemas.artifact import Parent, Product
 from schemas.digest import Digest
 from schemas.events import (

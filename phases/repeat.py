@@ -15,7 +15,7 @@ from phases import recording
 from phases.catalog import CATALOG
 from phases.job import Job, Outcome
 from phases.launch import Launcher
-from registry.fold import Run, State
+from registry.state.state import Run, State
 from registry.home import Home
 from schemas.artifact import Kind, Product
 from schemas.digest import SHORT, Digest

@@ -23,10 +23,10 @@ from phases.catalog import CATALOG
 from phases.launch import Launcher
 from phases.repeat import repeat_key
 from phases.surroundings import Surroundings
-from registry.assess import assess
-from registry.fold import Run, State
+from registry.planning.assess import assess
+from registry.state.state import Run, State
 from registry.home import Home
-from registry.plans import Site, Status
+from registry.planning.views import Site, Status
 from schemas.digest import SHORT, Digest, is_digest
 from schemas.limits import Limits
 from store.disk.durable import writing

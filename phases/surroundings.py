@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from phases import environment
-from registry.plans import Site
+from registry.planning.views import Site
 from schemas import canonical
 from schemas.artifact import Kind
 from schemas.events import ArtifactPublished

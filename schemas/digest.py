@@ -6,7 +6,7 @@ thing can share a pre-image:
 
     blob       the content itself
     tree       b"stillhouse tree v1\n" + one line per entry          (store/trees/trees.py)
-    run key    b"stillhouse run-key v1\n" + canonical JSON           (registry/runkey.py)
+    run key    b"stillhouse run-key v1\n" + canonical JSON           (registry/planning/runkey.py)
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from phases.repeat import repeat_key
 from phases.student import StudentConfig, from_shape
 from phases.teacher import Prompt, Sampling
 from phases.training.examples import order
-from registry.runkey import run_key
+from registry.planning.runkey import run_key
 from schemas.artifact import Parent
 from schemas.recipe import DatasetSection, Source
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from phases.deployment.request import Checkpoint, Graph, Request, VerdictRow
 from phases.shapes import Shape
-from registry.manifest import ReleaseRows
+from registry.projection.release import ReleaseRows
 from schemas import canonical
 from schemas.digest import SHORT, Digest
 from schemas.errors import PhaseError

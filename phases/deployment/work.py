@@ -18,8 +18,8 @@ from phases.contract import Context
 from phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG, assemble
 from phases.deployment.folder import checkpoint_of, graphs_of, lay_out
 from phases.deployment.request import Request
-from registry.manifest import ReleaseRows, release_rows
-from registry.projection import Projection
+from registry.projection.release import ReleaseRows, release_rows
+from registry.projection.projection import Projection
 from schemas import canonical
 from schemas.artifact import Kind, Product
 from schemas.digest import Digest
@@ -29,7 +29,7 @@ from store.disk.hashing import hash_bytes
 
 
 class Query(Protocol):
-    """The ledger, as a release asks it (registry/manifest.py)."""
+    """The ledger, as a release asks it (registry/projection/release.py)."""
 
     def __call__(
         self, *, plan: Digest, policy: Digest, roots: Iterable[Digest], events: Iterable[int]

@@ -15,9 +15,9 @@ from cli.intake import publish_policy
 from cli.wiring import Session
 from phases import environment
 from phases.catalog import CATALOG
-from registry.agenda import Agenda
-from registry.decide import Start
-from registry.plans import PlanView, SlotView
+from registry.planning.agenda import Agenda
+from registry.planning.decide import Start
+from registry.planning.views import PlanView, SlotView
 from schemas import canonical
 from schemas.artifact import FileFact, Kind, Parent
 from schemas.digest import Digest

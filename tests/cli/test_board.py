@@ -17,8 +17,8 @@ from cli.watching import Drawn
 from cli.wiring import Session
 from phases.oversight import Progress
 from phases.recording import started
-from registry.decide import Start
-from registry.plans import PlanView
+from registry.planning.decide import Start
+from registry.planning.views import PlanView
 from schemas.digest import Digest
 
 from .recorded import Recorder

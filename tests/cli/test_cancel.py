@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cli.wiring import Session
-from registry.ledger import Ledger
+from registry.ledger.ledger import Ledger
 from schemas.events import RunStarted
 
 from .conftest import Still

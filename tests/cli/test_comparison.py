@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cli import origins
 from cli.origins import Subject
 from cli.wiring import Session
-from registry.fold import State
-from registry.plans import PlanView
+from registry.state.state import State
+from registry.planning.views import PlanView
 from schemas.artifact import Kind, Parent
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import ArtifactPublished, Payload, RunStarted, RunSucceeded

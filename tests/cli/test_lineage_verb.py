@@ -17,7 +17,7 @@ from cli import graphs
 from cli.graphs import Edge, Graph, Vertex
 from cli.wiring import Session
 from registry.home import Home
-from registry.ledger import Ledger
+from registry.ledger.ledger import Ledger
 from schemas.artifact import Kind, Parent
 from schemas.events import ArtifactPublished, TagMoved
 
@@ -134,10 +134,10 @@ def test_options_that_contradict_each_other_are_refused(
 def test_what_was_recorded_since_the_index_was_written_is_there(
     still: Still, family: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.lineage._TAIL", 0)
+    monkeypatch.setattr("registry.lineage.graph._TAIL", 0)
     still("lineage", "best")
     assert family.home.lineage.exists()
-    monkeypatch.setattr("registry.lineage._TAIL", 99)
+    monkeypatch.setattr("registry.lineage.graph._TAIL", 99)
     family.ledger.append([made(77, parent(EXPORT, "export"), kind=Kind.MLPACKAGE)])
     assert [r[3] for r in still("lineage", "best", "--down").rows] == [digest(EXPORT), digest(77)]
 

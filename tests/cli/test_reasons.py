@@ -12,7 +12,7 @@ import pytest
 from cli.remedies import REMEDIES
 from cli.wiring import Session
 from phases import environment
-from registry.plans import Reason
+from registry.planning.views import Reason
 from schemas.digest import SHORT, Digest
 from schemas.events import GateWaived, PlanCancelled, RunAbandoned
 

@@ -27,7 +27,7 @@ from cli.main import main
 from cli.wiring import Session
 from phases import processes, runlogs
 from phases.job import Outcome, WorkerFile
-from registry.fold import Run
+from registry.state.state import Run
 from registry.home import Home
 from schemas import canonical
 from schemas.artifact import Kind

@@ -15,9 +15,9 @@ from cli import daemon, inbox
 from cli.daemon import watch
 from cli.intake import publish_policy
 from cli.wiring import Session
-from registry.fold import State
+from registry.state.state import State
 from registry.home import Home
-from registry.ledger import LedgerReader
+from registry.ledger.ledger import LedgerReader
 from schemas.artifact import Kind
 from schemas.errors import InputError, StorageError
 from schemas.events import ArtifactPublished, PlanRequested, TagMoved

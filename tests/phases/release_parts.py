@@ -11,7 +11,7 @@ from phases.contract import Context, Input, Put
 from phases.deployment import slots
 from phases.deployment.request import Checkpoint, Graph, Request
 from phases.shapes import Shape
-from registry.manifest import ArtifactRow, ReleaseRows
+from registry.projection.release import ArtifactRow, ReleaseRows
 from schemas import canonical
 from schemas.artifact import Kind
 from schemas.contract import Architecture, Contract, Golden, ShapeStatus, Tensor

@@ -16,7 +16,7 @@ from phases.deployment.assembly import assemble
 from phases.deployment.request import Request, eos_of
 from phases.deployment.verify import verify_folder
 from phases.deployment.work import seal
-from registry.manifest import ReleaseRows
+from registry.projection.release import ReleaseRows
 from schemas import canonical
 from schemas.errors import PhaseError
 from schemas.events import GateEvaluated, GateWaived
@@ -363,7 +363,7 @@ def test_what_several_slots_have_in_common_is_said_once() -> None:
 def test_importing_the_phase_loads_neither_its_work_nor_the_registry() -> None:
     code = (
         "import sys, phases.deployment as d; "
-        "assert not {'registry.projection', 'phases.deployment.work', 'blake3'} & set(sys.modules)"
+        "assert not {'registry.projection.projection', 'phases.deployment.work', 'blake3'} & set(sys.modules)"
     )
     subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2], check=True)
 

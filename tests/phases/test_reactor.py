@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from phases.reactor import Reactor
-from registry.ledger import Ledger
-from registry.plans import Reason, Status
+from registry.ledger.ledger import Ledger
+from registry.planning.views import Reason, Status
 from schemas import canonical
 from schemas.artifact import Kind
 from schemas.digest import Digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from phases import recording
 from phases.job import Outcome
-from registry.fold import Run, State
+from registry.state.state import Run, State
 from schemas.artifact import Kind, Parent, Product
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import ArtifactPublished, RunStarted, RunSucceeded

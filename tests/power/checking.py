@@ -19,9 +19,9 @@ from random import Random
 
 from cli.repair import _forget_damaged, _from_copy
 from cli.wiring import Session, make_registry
-from registry.fold import State
+from registry.state.state import State
 from registry.home import Home
-from registry.ledger import LedgerReader
+from registry.ledger.ledger import LedgerReader
 from schemas import canonical
 from schemas.artifact import PUBLISHABLE
 from schemas.digest import Digest

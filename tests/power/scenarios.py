@@ -24,7 +24,7 @@ from cli.intake import Publication, publish
 from cli.repair import _forget_damaged, _from_copy
 from cli.wiring import Session, make_registry
 from registry.home import Home
-from registry.ledger import Ledger
+from registry.ledger.ledger import Ledger
 from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.event import Actor, Event

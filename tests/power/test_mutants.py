@@ -11,8 +11,9 @@ from unittest import mock
 
 import pytest
 
-from registry import chain, logfile
-from registry.ledger import Ledger
+from registry.ledger import format as chain
+from registry.ledger import file as logfile
+from registry.ledger.ledger import Ledger
 from store.disk import durable
 from store.disk import kernel
 from store.objects import quarantine

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger import Ledger
+from registry.ledger.ledger import Ledger
 from schemas.errors import IntegrityError
 from schemas.event import Actor
 from schemas.events import TagMoved

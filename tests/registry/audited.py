@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from registry.ledger import Ledger
+from registry.ledger.ledger import Ledger
 from schemas.artifact import FileFact, Kind, Parent
 from schemas.digest import Digest
 from schemas.event import Actor

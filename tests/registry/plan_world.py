@@ -12,11 +12,11 @@ from typing import Any
 
 from blake3 import blake3
 
-from registry.agenda import Agenda
-from registry.assess import assess
-from registry.decide import Start
-from registry.fold import State
-from registry.plans import PlanView, Site, SlotView
+from registry.planning.agenda import Agenda
+from registry.planning.assess import assess
+from registry.planning.decide import Start
+from registry.state.state import State
+from registry.planning.views import PlanView, Site, SlotView
 from schemas import canonical
 from schemas.artifact import Kind, Parent
 from schemas.digest import Digest

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import adjacency, chain
-from registry.adjacency import DamagedError, Image
-from registry.arrows import Gatherer
-from registry.chain import START, Line
+from registry.lineage import index as adjacency
+from registry.ledger import format as chain
+from registry.lineage.index import DamagedError, Image
+from registry.lineage.gather import Gatherer
+from registry.ledger.format import START, Line
 from schemas.errors import InputError, IntegrityError
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import ArtifactPublished, TagMoved

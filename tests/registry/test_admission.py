@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.admission import admissions
-from registry.decide import Start
-from registry.fold import Run
-from registry.plans import Reason, SlotView, Status
+from registry.planning.admission import admissions
+from registry.planning.decide import Start
+from registry.state.state import Run
+from registry.planning.views import Reason, SlotView, Status
 from schemas.events import RunStarted
 from schemas.limits import Limits
 from schemas.plan import PhaseSpec, Slot

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry.agenda import Agenda
-from registry.decide import Start
+from registry.planning.agenda import Agenda
+from registry.planning.decide import Start
 from schemas.events import (
     ArtifactEvicted,
     ArtifactPublished,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.audit import Projected, Witness, examine
-from registry.ledger import Ledger
-from registry.touched import readable, touched
+from registry.audit.audit import Projected, Witness, examine
+from registry.ledger.ledger import Ledger
+from registry.audit.touched import readable, touched
 from schemas.artifact import Kind, Parent
 from schemas.event import Actor, Event
 from schemas.events import ArtifactPublished, ReleaseCut, TagMoved

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
-from registry.assess import assess
-from registry.fold import Published
-from registry.plans import Reason, Status
+from registry.planning.assess import assess
+from registry.state.state import Published
+from registry.planning.views import Reason, Status
 from schemas.events import (
     GateWaived,
     PlanRequested,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.chain import encode_line
-from registry.fold import State
-from registry.ledger import Ledger
-from registry.projection import Projection
+from registry.ledger.format import encode_line
+from registry.state.state import State
+from registry.ledger.ledger import Ledger
+from registry.projection.projection import Projection
 from schemas.event import Actor
 from schemas.events import EVENTS
 from schemas.upcast import payload_of

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import logfile
-from registry.ledger import Ledger, LedgerReader
+from registry.ledger import file as logfile
+from registry.ledger.ledger import Ledger, LedgerReader
 from schemas.artifact import Kind
 from schemas.errors import InputError, IntegrityError
 from schemas.event import GENESIS, MAX_EVENT_BYTES, Actor, Event

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry import chain
-from registry.ledger import Ledger
+from registry.ledger import format as chain
+from registry.ledger.ledger import Ledger
 from schemas import canonical
 from schemas.errors import InputError, IntegrityError, StorageError
 from schemas.event import GENESIS, Actor, Event

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry import lineage, walks
-from registry.ledger import Ledger
-from registry.lineage import Arrow, Lineage
+from registry.lineage import graph as lineage
+from registry.lineage import walks
+from registry.ledger.ledger import Ledger
+from registry.lineage.graph import Arrow, Lineage
 from schemas.artifact import Kind, Parent
 from schemas.errors import IntegrityError
 from schemas.event import Actor

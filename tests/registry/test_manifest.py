@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger import Ledger
-from registry.manifest import ReleaseRows, release_rows
-from registry.projection import Projection
+from registry.ledger.ledger import Ledger
+from registry.projection.release import ReleaseRows, release_rows
+from registry.projection.projection import Projection
 from schemas.artifact import Kind, Origin, Parent
 from schemas.errors import IntegrityError
 from schemas.event import Actor

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry.ledger import Ledger
-from registry.projection import Projection
-from registry.queries import named
-from registry.rows import LAYOUT, PRESENT
+from registry.ledger.ledger import Ledger
+from registry.projection.projection import Projection
+from registry.projection.queries import named
+from registry.projection.rows import LAYOUT, PRESENT
 from schemas.artifact import FileFact, Kind, Parent
 from schemas.errors import BusyError, InputError, IntegrityError, StorageError
 from schemas.event import Actor

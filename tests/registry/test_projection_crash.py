@@ -11,8 +11,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from registry.ledger import Ledger
-from registry.projection import Projection
+from registry.ledger.ledger import Ledger
+from registry.projection.projection import Projection
 from schemas.event import Actor
 from schemas.events import TagMoved
 
@@ -22,7 +22,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CATCH_UP_FOR_EVER = """
 import sys
 from pathlib import Path
-from registry.projection import Projection
+from registry.projection.projection import Projection
 folder = Path(sys.argv[1])
 projection = Projection(folder / "registry.duckdb", folder / "events.log")
 print("ready", flush=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger import Ledger
-from registry.projection import Projection
+from registry.ledger.ledger import Ledger
+from registry.projection.projection import Projection
 from schemas.errors import BusyError
 from schemas.event import Actor
 from schemas.events import TagMoved
@@ -30,7 +30,7 @@ shell.close()
 PROJECT = """
 import sys
 from pathlib import Path
-from registry.projection import Projection
+from registry.projection.projection import Projection
 folder = Path(sys.argv[1])
 projection = Projection(folder / "registry.duckdb", folder / "events.log")
 print("ready", flush=True)

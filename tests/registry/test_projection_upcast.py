@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import pytest
 
-from registry.ledger import Ledger
-from registry.projection import Projection
-from registry.rows import PRESENT, Vocabulary
+from registry.ledger.ledger import Ledger
+from registry.projection.projection import Projection
+from registry.projection.rows import PRESENT, Vocabulary
 from schemas.canonical import Json
 from schemas.digest import Digest
 from schemas.errors import InputError, IntegrityError

@@ -9,10 +9,10 @@ from itertools import combinations
 
 import pytest
 
-from registry.admission import Admission, admissions
-from registry.agenda import Agenda
-from registry.causes import Cause, find_cause, trace
-from registry.plans import PlanView, Reason, Status
+from registry.planning.admission import Admission, admissions
+from registry.planning.agenda import Agenda
+from registry.planning.causes import Cause, find_cause, trace
+from registry.planning.views import PlanView, Reason, Status
 from schemas.digest import SHORT, Digest
 from schemas.events import (
     ArtifactEvicted,

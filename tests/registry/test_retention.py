@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from registry.retention import Keep, Kept, retention
+from registry.keeping.retention import Keep, Kept, retention
 from schemas.artifact import Kind
 from schemas.digest import Digest
 from schemas.events import (

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from registry.asof import as_of
-from registry.ledger import Ledger
-from registry.projection import Projection
+from registry.projection.asof import as_of
+from registry.ledger.ledger import Ledger
+from registry.projection.projection import Projection
 from schemas.artifact import Kind
 from schemas.event import Actor
 from schemas.events import ArtifactPublished, Payload, RunAbandoned, RunCancelled, RunStarted

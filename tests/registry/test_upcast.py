@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from registry import fold
-from registry.chain import START, encode_line, scan
-from registry.fold import State
+from registry.state import state as fold
+from registry.ledger.format import START, encode_line, scan
+from registry.state.state import State
 from schemas.errors import InputError, IntegrityError
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import EVENTS, ArtifactPublished, Payload, TagMoved

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.ledger import Ledger
-from registry.projection import Projection
-from registry.witness import check_noted, lock_of, noted
+from registry.ledger.ledger import Ledger
+from registry.projection.projection import Projection
+from registry.ledger.witness import check_noted, lock_of, noted
 from schemas.errors import IntegrityError
 from schemas.event import Actor
 from schemas.events import TagMoved

@@ -16,7 +16,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from registry.ledger import Ledger
+from registry.ledger.ledger import Ledger
 from schemas.event import Actor
 from schemas.events import Payload, TagMoved
 

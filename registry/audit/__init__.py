@@ -1,0 +1,1 @@
+"""Checks of the whole ledger against its projection and the store."""

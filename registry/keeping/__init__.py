@@ -1,0 +1,1 @@
+"""What is kept, what may go, and how what is gone comes back."""

@@ -1,0 +1,74 @@
+"""Recovery: which recorded runs would have to be repeated to make an artifact again. Pure.
+
+A run is repeated exactly as it was recorded, so what it read must be there, or be made again first.
+What was published by hand has no run, and can only be brought back from a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from registry.state.state import Run, State
+from schemas.digest import SHORT, Digest
+
+
+class NotDerivableError(Exception):
+    """No chain of recorded runs makes it from what is there."""
+
+    def __init__(self, digest: Digest, reason: str) -> None:
+        super().__init__(f"{digest[:SHORT]}: {reason}")
+        self.digest = digest
+        """What stands in the way; perhaps far upstream."""
+        self.reason = reason
+
+
+def chain(state: State, digest: Digest, absent: Collection[Digest]) -> tuple[Run, ...]:
+    """The runs that make `digest` again, in the order in which they are to be repeated.
+
+    absent: artifacts whose bytes are not there, whatever the ledger says. Raises NotDerivableError.
+    """
+    found: dict[Digest, Run] = {}
+    _visit(state, digest, {*absent, digest}, (), found)
+    return tuple(found.values())
+
+
+def makers(state: State, digest: Digest) -> Iterator[Run]:
+    """The recorded runs that made it."""
+    for publication in state.artifacts.get(digest, ()):
+        run = state.runs.get(publication.run) if publication.run else None
+        if run is not None and run.status == "succeeded" and digest in run.outputs.values():
+            yield run
+
+
+def inputs(run: Run) -> tuple[Digest, ...]:
+    """What a run read; its circumstances are not among them."""
+    return tuple(parent.digest for parent in run.started.inputs if not parent.circumstance)
+
+
+def _visit(
+    state: State,
+    digest: Digest,
+    absent: Collection[Digest],
+    above: tuple[Digest, ...],
+    found: dict[Digest, Run],
+) -> None:
+    """Add the runs that `digest` needs to `found`, upstream first."""
+    if digest not in absent:
+        return
+    fault = NotDerivableError(digest, "no recorded run made it")
+    for run in makers(state, digest):
+        if run.key in found:
+            return
+        trial = dict(found)
+        try:
+            for needed in inputs(run):
+                if needed in (*above, digest):
+                    raise NotDerivableError(needed, "the run that made it reads it as well")  # noqa: TRY301  # the next maker may do
+                _visit(state, needed, absent, (*above, digest), trial)
+        except NotDerivableError as error:
+            fault = error
+            continue
+        found.update(trial)
+        found[run.key] = run
+        return
+    raise fault

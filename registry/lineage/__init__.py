@@ -1,0 +1,1 @@
+"""The graph of artifacts and runs, its index, and walks over it."""

@@ -1,0 +1,1 @@
+"""Decides what a plan still needs, may start, and waits for."""

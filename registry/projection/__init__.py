@@ -1,0 +1,1 @@
+"""The ledger as SQL tables in DuckDB, and guarded queries of them."""

@@ -1,0 +1,1 @@
+"""The ledger folded into memory: artifacts, runs, tags, plans."""

@@ -1,0 +1,435 @@
+"""The state of the registry: events folded in order, in memory.
+
+Rules: `apply` is the only writer; folding the same events gives an equal state; an unknown event
+type changes nothing but the position. Decisions, gates and references are computed from this state,
+so they never wait for the projection.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from registry.ledger.format import Line
+from registry.ledger.ledger import LedgerReader
+from schemas import events as e
+from schemas.artifact import Form, Kind, Origin
+from schemas.digest import Digest
+from schemas.event import GENESIS, Event
+from schemas.policy import Policy
+from schemas.recipe import Recipe
+from schemas.upcast import payload_of
+
+RunStatus = Literal["started", "succeeded", "failed", "abandoned"]
+GateKey = tuple[str, Digest, Digest, Digest]
+"""(gate, subject, evidence, policy)."""
+
+
+class Published:
+    """One publication of an artifact, and when it was recorded.
+
+    What decisions look for first is here at once; the whole fact is read from the event's text when
+    someone asks for it, because most never are: a registry holds a million of them.
+    """
+
+    __slots__ = ("_fact", "_text", "form", "kind", "origin", "run", "seq", "ts")
+    kind: Kind
+    form: Form
+    origin: Origin
+    run: Digest | None
+
+    def __init__(self, seq: int, ts: str, fact: e.ArtifactPublished | None, text: bytes) -> None:
+        """`text`: the event's JSON, whose data has today's form; unused with `fact`."""
+        self.seq, self.ts = seq, ts
+        self._fact, self._text = fact, text
+        if fact is not None:
+            self.kind, self.form, self.origin, self.run = (
+                fact.kind,
+                fact.form,
+                fact.origin,
+                fact.run,
+            )
+
+    @classmethod
+    def of(cls, seq: int, ts: str, fact: e.ArtifactPublished) -> Published:
+        """One whose fact is at hand."""
+        return cls(seq, ts, fact, b"")
+
+    @classmethod
+    def read(cls, line: Line, data: Mapping[str, Any]) -> Published:
+        """One whose fact stays text. Raises KeyError or ValueError when it can not be one."""
+        found = cls(line.seq, line.ts, None, line.body)
+        found.kind, found.form = Kind(data["kind"]), data["form"]
+        found.origin, found.run = data["origin"], data.get("run")
+        return found
+
+    @property
+    def fact(self) -> e.ArtifactPublished:
+        """What was recorded. Raises IntegrityError when it does not have the form of its type."""
+        if self._fact is None:
+            payload = payload_of(Event.model_validate_json(self._text))
+            assert isinstance(payload, e.ArtifactPublished)  # noqa: S101  # `read` looked
+            self._fact, self._text = payload, b""
+        return self._fact
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What is known of one run key."""
+
+    key: Digest
+    started: e.RunStarted
+    status: RunStatus
+    attempts: int
+    """Number of its latest attempt."""
+    seq: int
+    """Of its latest event."""
+    started_seq: int
+    """Of the start of its latest attempt."""
+    failures: int = 0
+    """Attempts in a row whose process died, or that failed for a cause outside the run; a new
+    request or a retry begins another row."""
+    ts: str
+    """When the latest attempt started …"""
+    ended_ts: str = ""
+    """… and when it ended; empty while it goes on."""
+    cancelled_seq: int = 0
+    """When someone asked for it to end; 0: nobody did since its latest start."""
+    outputs: dict[str, Digest] = field(default_factory=dict)
+    seconds: float | None = None
+    error: e.RunFailed | None = None
+    reason: str = ""
+    log: Digest | None = None
+
+    @property
+    def goes_on_by_itself(self) -> bool:
+        """Whether it ended in a way that is tried again, were there no limit to that."""
+        lost = self.status == "abandoned" or (self.error is not None and self.error.transient)
+        return lost and self.status != "started" and not self.cancelled_seq
+
+    @property
+    def environment(self) -> Digest | None:
+        """The environment that the run was recorded in."""
+        found = [p.digest for p in self.started.inputs if p.role == "environment"]
+        return found[0] if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One recorded verdict."""
+
+    seq: int
+    fact: e.GateEvaluated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waived:
+    """One recorded waiver."""
+
+    seq: int
+    fact: e.GateWaived
+
+
+@dataclass(kw_only=True)
+class State:
+    """Everything that decisions read."""
+
+    seq: int = 0
+    hash: str = GENESIS
+    artifacts: dict[Digest, list[Published]] = field(default_factory=dict)
+    latest: dict[Kind, Digest] = field(default_factory=dict)
+    environment_seq: int = 0
+    """When the present environment was first seen."""
+    runs: dict[Digest, Run] = field(default_factory=dict)
+    filled: dict[tuple[Digest, str], Digest] = field(default_factory=dict)
+    """(plan, slot) -> the run key that fills it."""
+    requested: dict[Digest, int] = field(default_factory=dict)
+    """plan -> seq of its latest request."""
+    asked_at: dict[Digest, str] = field(default_factory=dict)
+    """plan -> time of its latest request (RFC 3339 UTC)."""
+    dropped: dict[Digest, int] = field(default_factory=dict)
+    """plan -> seq of its latest cancellation."""
+    priorities: dict[Digest, int] = field(default_factory=dict)
+    """plan -> the priority of its latest request."""
+    verdicts: dict[GateKey, Judged] = field(default_factory=dict)
+    waivers: dict[tuple[str, Digest], list[Waived]] = field(default_factory=dict)
+    tags: dict[str, Digest] = field(default_factory=dict)
+    releases: dict[tuple[Digest, Digest], e.ReleaseCut] = field(default_factory=dict)
+    """(release, plan) -> the cut."""
+    absent: dict[Digest, int] = field(default_factory=dict)
+    """Artifact whose bytes were swept or evicted -> seq of that; gone again when they are back."""
+    condemned: dict[Digest, str] = field(default_factory=dict)
+    """Artifact that is to be swept -> not before (RFC 3339 UTC)."""
+    restored_at: dict[Digest, str] = field(default_factory=dict)
+    """Artifact whose bytes were brought back -> when last (RFC 3339 UTC)."""
+    _running: dict[Digest, Run] = field(default_factory=dict)
+    _recipes: dict[Digest, Recipe] = field(default_factory=dict)
+    _policies: dict[Digest, Policy] = field(default_factory=dict)
+
+    def apply(self, event: Event) -> None:
+        """Take in the next event."""
+        self.seq = event.seq
+        payload = payload_of(event)
+        if payload is None:
+            return
+        if handler := _HANDLERS.get(type(payload)):
+            handler(self, event, payload)
+
+    def take(self, line: Line) -> None:
+        """Take in the next event as a verified line of the ledger; cheaper than `apply`."""
+        if line.type == e.ArtifactPublished.TYPE and e.ArtifactPublished.reads(line.v):
+            try:
+                data = json.loads(line.body)["data"]
+                self._publish(data["digest"], Published.read(line, data))
+            except (KeyError, ValueError):
+                pass  # not what we write: the whole look says what is wrong with it
+            else:
+                self.seq = line.seq
+                return
+        self.apply(line.event())
+
+    def follow(self, reader: LedgerReader) -> State:
+        """Take in what a reader finds new; returns itself.
+
+        Raises IntegrityError where the ledger is broken.
+        """
+        collecting = gc.isenabled()
+        gc.disable()  # everything that is made here stays, so looking for garbage is a third of it
+        try:
+            for lines in reader.chunks():
+                for line in lines:
+                    self.take(line)
+        finally:
+            if collecting:
+                gc.enable()
+        return self
+
+    def _publish(self, digest: Digest, found: Published) -> None:
+        self.artifacts.setdefault(digest, []).append(found)
+        self.absent.pop(digest, None)
+        self.condemned.pop(digest, None)
+        if found.kind is Kind.ENVIRONMENT and self.latest.get(found.kind) != digest:
+            self.environment_seq = found.seq
+        self.latest[found.kind] = digest
+
+    def apply_all(self, events: Iterable[Event]) -> State:
+        """Take in many events; returns itself."""
+        for event in events:
+            self.apply(event)
+        return self
+
+    def published(self, digest: Digest, kind: Kind | None = None) -> Published | None:
+        """The first publication of a digest (of a kind, if given)."""
+        for found in self.artifacts.get(digest, ()):
+            if kind is None or found.kind == kind:
+                return found
+        return None
+
+    def from_run(self, digest: Digest) -> Published | None:
+        """The first publication of a digest by a recorded run or probe; evidence must have one."""
+        for found in self.artifacts.get(digest, ()):
+            if found.origin != "imported":
+                return found
+        return None
+
+    def recipe(self, plan: Digest) -> Recipe:
+        """The resolved recipe of a plan. Raises KeyError when it was never published."""
+        if plan not in self._recipes:
+            found = self.published(plan, Kind.RECIPE)
+            if found is None:
+                raise KeyError(plan)
+            self._recipes[plan] = Recipe.model_validate(found.fact.facts["recipe"])
+        return self._recipes[plan]
+
+    def policy(self, digest: Digest) -> Policy:
+        """A published policy. Raises KeyError when it was never published."""
+        if digest not in self._policies:
+            found = self.published(digest, Kind.POLICY)
+            if found is None:
+                raise KeyError(digest)
+            self._policies[digest] = Policy.model_validate(found.fact.facts["policy"])
+        return self._policies[digest]
+
+    def waiver(self, gate: str, subject: Digest, now: str) -> Waived | None:
+        """The latest waiver of a gate on a subject that has not expired at `now` (RFC 3339 UTC)."""
+        for found in reversed(self.waivers.get((gate, subject), [])):
+            if found.fact.until > now:
+                return found
+        return None
+
+    def publication(self, digest: Digest, role: str) -> Published | None:
+        """The publication of a digest as what a slot needs it for.
+
+        One by a run comes first; then one of the kind that the role names; then any.
+        """
+        kind = Kind(role) if role in set(Kind) else None
+        return self.from_run(digest) or self.published(digest, kind) or self.published(digest)
+
+    def reopened(self, run: Run, plan: Digest) -> bool:
+        """Whether the plan was asked for again since the run went wrong.
+
+        A death is recorded by whoever looks next, perhaps after the request that should reopen it,
+        so for an abandoned run its start counts, or the wish that it should end.
+        """
+        since = max(run.started_seq, run.cancelled_seq)
+        return self.requested.get(plan, 0) > (since if run.status == "abandoned" else run.seq)
+
+    def wants(self, plan: Digest) -> bool:
+        """Whether the plan was asked for, and not cancelled since."""
+        return self.requested.get(plan, 0) > self.dropped.get(plan, 0)
+
+    def wanted(self) -> tuple[Digest, ...]:
+        """The plans that are to be advanced, in the order in which they were first asked for."""
+        return tuple(plan for plan in self.requested if self.wants(plan))
+
+    def running(self) -> tuple[Run, ...]:
+        """Runs that were started and have no outcome yet, in the order of their starts."""
+        return tuple(self._running.values())
+
+
+def _on_artifact_published(state: State, event: Event, fact: e.ArtifactPublished) -> None:
+    found = Published.of(event.seq, event.ts, fact)
+    state._publish(fact.digest, found)  # noqa: SLF001  # its own handler
+
+
+def _on_plan_requested(state: State, event: Event, fact: e.PlanRequested) -> None:
+    state.requested[fact.plan] = event.seq
+    state.asked_at[fact.plan] = event.ts
+    state.priorities[fact.plan] = fact.priority
+
+
+def _on_plan_cancelled(state: State, event: Event, fact: e.PlanCancelled) -> None:
+    state.dropped[fact.plan] = event.seq
+
+
+def _on_run_started(state: State, event: Event, fact: e.RunStarted) -> None:
+    known = state.runs.get(fact.run)
+    goes_on = known is not None and known.goes_on_by_itself
+    failures = known.failures if known and goes_on and not state.reopened(known, fact.plan) else 0
+    state.runs[fact.run] = state._running[fact.run] = Run(  # noqa: SLF001  # its own handler
+        key=fact.run,
+        started=fact,
+        status="started",
+        attempts=fact.attempt,
+        seq=event.seq,
+        started_seq=event.seq,
+        failures=failures,
+        ts=event.ts,
+    )
+
+
+def _ended(state: State, event: Event, run: Digest, status: RunStatus) -> Run:
+    found = state.runs[run]
+    found.status, found.seq, found.ended_ts = status, event.seq, event.ts
+    state._running.pop(run, None)  # noqa: SLF001  # its own handler
+    return found
+
+
+def _on_run_succeeded(state: State, event: Event, fact: e.RunSucceeded) -> None:
+    run = _ended(state, event, fact.run, "succeeded")
+    run.seconds, run.log = fact.seconds, fact.log
+    run.outputs = {o.role: o.digest for o in fact.outputs}
+    run.cancelled_seq = 0  # the wish came too late
+    state.filled[fact.plan, fact.slot] = fact.run
+
+
+def _on_run_failed(state: State, event: Event, fact: e.RunFailed) -> None:
+    run = _ended(state, event, fact.run, "failed")
+    run.seconds, run.log, run.error = fact.seconds, fact.log, fact
+    run.failures += fact.transient
+
+
+def _on_run_abandoned(state: State, event: Event, fact: e.RunAbandoned) -> None:
+    run = _ended(state, event, fact.run, "abandoned")
+    run.reason = fact.reason
+    run.failures += not fact.stopped
+
+
+def _on_run_cancelled(state: State, event: Event, fact: e.RunCancelled) -> None:
+    run = state.runs.get(fact.run)
+    if run is not None and run.status != "succeeded" and run.attempts == fact.attempt:
+        run.cancelled_seq = event.seq
+
+
+def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:  # noqa: ARG001
+    state.filled[fact.plan, fact.slot] = fact.run
+
+
+def _on_run_retried(state: State, event: Event, fact: e.RunRetried) -> None:
+    run = state.runs.get(fact.run)
+    if run is not None and run.status in ("failed", "abandoned"):
+        run.status, run.failures, run.seq, run.cancelled_seq = "abandoned", 0, event.seq, 0
+        run.reason = "a retry was asked for"
+
+
+def _on_gate_evaluated(state: State, event: Event, fact: e.GateEvaluated) -> None:
+    key = (fact.gate, fact.subject, fact.evidence, fact.policy)
+    state.verdicts[key] = Judged(seq=event.seq, fact=fact)
+
+
+def _on_gate_waived(state: State, event: Event, fact: e.GateWaived) -> None:
+    waived = Waived(seq=event.seq, fact=fact)
+    state.waivers.setdefault((fact.gate, fact.subject), []).append(waived)
+
+
+def _on_tag_moved(state: State, event: Event, fact: e.TagMoved) -> None:  # noqa: ARG001
+    state.tags[fact.name] = fact.digest
+
+
+def _on_release_cut(state: State, event: Event, fact: e.ReleaseCut) -> None:  # noqa: ARG001
+    state.releases[fact.release, fact.plan] = fact
+
+
+def _on_bytes_condemned(state: State, event: Event, fact: e.BytesCondemned) -> None:  # noqa: ARG001
+    state.condemned |= dict.fromkeys(fact.artifacts, fact.until)
+
+
+def _on_bytes_reprieved(state: State, event: Event, fact: e.BytesReprieved) -> None:  # noqa: ARG001
+    for digest in fact.artifacts:
+        state.condemned.pop(digest, None)
+
+
+def _on_bytes_swept(state: State, event: Event, fact: e.BytesSwept) -> None:
+    for digest in fact.artifacts:
+        state.condemned.pop(digest, None)
+        state.absent[digest] = event.seq
+    gone = frozenset(fact.orphans)
+    for run in state.runs.values() if gone else ():
+        if run.log in gone:
+            run.log = None
+
+
+def _on_artifact_evicted(state: State, event: Event, fact: e.ArtifactEvicted) -> None:
+    state.condemned.pop(fact.digest, None)
+    state.absent[fact.digest] = event.seq
+
+
+def _on_artifact_restored(state: State, event: Event, fact: e.ArtifactRestored) -> None:
+    state.absent.pop(fact.digest, None)
+    state.restored_at[fact.digest] = event.ts
+
+
+_HANDLERS: dict[type[e.Payload], Callable[[State, Event, Any], None]] = {
+    e.ArtifactPublished: _on_artifact_published,
+    e.PlanRequested: _on_plan_requested,
+    e.PlanCancelled: _on_plan_cancelled,
+    e.RunStarted: _on_run_started,
+    e.RunSucceeded: _on_run_succeeded,
+    e.RunFailed: _on_run_failed,
+    e.RunAbandoned: _on_run_abandoned,
+    e.RunCancelled: _on_run_cancelled,
+    e.RunReused: _on_run_reused,
+    e.RunRetried: _on_run_retried,
+    e.GateEvaluated: _on_gate_evaluated,
+    e.GateWaived: _on_gate_waived,
+    e.TagMoved: _on_tag_moved,
+    e.ReleaseCut: _on_release_cut,
+    e.BytesCondemned: _on_bytes_condemned,
+    e.BytesReprieved: _on_bytes_reprieved,
+    e.BytesSwept: _on_bytes_swept,
+    e.ArtifactEvicted: _on_artifact_evicted,
+    e.ArtifactRestored: _on_artifact_restored,
+}
