@@ -21,8 +21,8 @@ from schemas.event import Event
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from phases.oversight import Progress
-    from phases.reactor import Notice
+    from phases.reactor.oversight import Progress
+    from phases.reactor.reactor import Notice
 
 _BAR = 20
 """Characters of a progress bar."""

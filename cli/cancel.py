@@ -32,7 +32,7 @@ from schemas.events import (
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from phases.reactor import Reactor
+    from phases.reactor.reactor import Reactor
     from registry.state.state import Run
     from schemas.event import Event
 

@@ -28,9 +28,9 @@ from cli import intake, recipes
 from cli.documents import read_document
 from cli.inbox import Inbox, Item, changed, is_utf8, unfinished_part
 from cli.wiring import Session
-from phases.advancing import advancer
-from phases.reactor import Reactor
-from phases.wakeups import Wakeups
+from phases.reactor.leader import advancer
+from phases.reactor.reactor import Reactor
+from phases.reactor.waiting import Wakeups
 from registry.planning.views import PlanView, Status
 from schemas.artifact import PUBLISHABLE, Kind
 from schemas.digest import Digest

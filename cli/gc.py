@@ -7,7 +7,7 @@ One command does all of it, from one look at the store (cli/holdings.py):
  3. what nothing keeps any longer is condemned (`bytes.condemned`).
 
 What runs left that ended without success goes too, once it is older than the grace and no plan
-would take it up again (phases/runfolders.py), and so do unfinished copies of the dead.
+would take it up again (phases/reactor/folders.py), and so do unfinished copies of the dead.
 
 The three are recorded in one batch *before* a single object moves, and only if nothing that was
 recorded since the look may change them; else they are decided anew, over the same look. So whatever
@@ -45,7 +45,7 @@ from store.objects.staging import sweep
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from phases.runfolders import RunFolder
+    from phases.reactor.folders import RunFolder
     from registry.state.state import State
     from schemas.event import Event
     from store.objects.leases import Lease

@@ -29,8 +29,8 @@ from store.trees.trees import read_tree
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from phases.job import JobInput
-    from phases.runfolders import RunFolders
+    from phases.workers.job import JobInput
+    from phases.reactor.folders import RunFolders
     from registry.state.state import State
     from registry.home import Home
     from schemas.artifact import Product
@@ -115,7 +115,7 @@ class Stocktaker:
     @cached_property
     def run_folders(self) -> RunFolders:
         """What lies below `runs/`, judged by the same state."""
-        from phases.runfolders import RunFolders
+        from phases.reactor.folders import RunFolders
 
         return RunFolders(self._home, self.state, self._session.config.limits())
 
@@ -195,7 +195,7 @@ def _placed(home: Home) -> Iterator[tuple[Digest, Seen]]:
 
 def _unrecorded(home: Home) -> Iterator[Product | JobInput]:
     """What workers made and left to be recorded, and what live ones read."""
-    from phases.job import Job, Outcome
+    from phases.workers.job import Job, Outcome
 
     for folder in sorted(home.runs.glob("*")):
         with suppress(FileNotFoundError, ValidationError):  # recorded meanwhile, or left in pieces

@@ -291,7 +291,7 @@ def _check_program(path: Path) -> None:
 
 
 def _check_dataset(path: Path) -> dict[str, Any]:
-    from phases.records import read_header
+    from phases.data.records import read_header
 
     _require_folder(path, "dataset", "a folder with dataset.json and the splits (docs/design.md)")
     return {"dataset": read_header(path).to_json()}

@@ -167,7 +167,7 @@ class _Log:
     @property
     def succeeded(self) -> bool:
         """Whether it ended well, be it recorded or not."""
-        from phases.job import read_outcome
+        from phases.workers.job import read_outcome
 
         run = self.of
         if self.goes_on:
@@ -205,7 +205,7 @@ class _Printer:
 
     def _told(self, pieces: Iterable[Piece]) -> bytes:
         """What can be told now. Whatever a gap cuts through is left out: half a secret too."""
-        from phases.runlogs import after_gap, before_gap, gap
+        from phases.workers.logs import after_gap, before_gap, gap
 
         told = b""
         for piece in pieces:
@@ -242,7 +242,7 @@ class _Printer:
         self._rest = b""
 
     def _scrubbed(self, data: bytes) -> bytes:
-        from phases.runlogs import scrubbed
+        from phases.workers.logs import scrubbed
 
         return scrubbed(data, self._secrets)
 

@@ -17,7 +17,7 @@ class Outlook:
 
     def __init__(self, session: Session) -> None:
         from cli.config import read_config
-        from phases.surroundings import Surroundings
+        from phases.reactor.site import Surroundings
 
         self.home = session.home
         self.state = session.state()

@@ -26,7 +26,7 @@ from schemas.events import ArtifactRestored, Payload, RunDiffered
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from phases.job import Outcome
+    from phases.workers.job import Outcome
     from registry.state.state import Run, State
 
 _POLL_SECONDS = 0.05
@@ -121,8 +121,8 @@ def remake(
 
     Stops after a step that made something else in place of what is needed. Raises PhaseError.
     """
-    from phases.launch import Launcher
-    from phases.repeat import job_of, repeat
+    from phases.workers.launch import Launcher
+    from phases.reactor.repeat import job_of, repeat
 
     launcher = Launcher(session.home, secrets=session.config.secrets)
     wanted = {target, *(digest for run in steps for digest in inputs(run))}
@@ -157,7 +157,7 @@ def _recorded(
     *,
     seconds: float,
 ) -> Repeated:
-    from phases.repeat import differing
+    from phases.reactor.repeat import differing
 
     differed = differing(session.state(), run, outcome, wanted)
     made = {product.digest for product in outcome.products}

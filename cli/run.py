@@ -14,7 +14,7 @@ from schemas.digest import SHORT, Digest
 
 if TYPE_CHECKING:
     from cli.wiring import Session
-    from phases.reactor import Reactor
+    from phases.reactor.reactor import Reactor
     from registry.planning.views import PlanView
     from schemas.errors import StillError
 
@@ -41,7 +41,7 @@ def run(
     With --json: one object a line for each event and progress note, then one `summary`.
     """
     from cli.watching import watcher
-    from phases.wakeups import Wakeups
+    from phases.reactor.waiting import Wakeups
 
     session = session_of(context)
     plan = _plan(session, recipe)
@@ -124,7 +124,7 @@ def watch(
 
 def _forced_polling() -> float | None:
     """Seconds between two looks when the environment asks for it, as watchfiles understands it."""
-    from phases.wakeups import POLL_SECONDS
+    from phases.reactor.waiting import POLL_SECONDS
 
     asked = os.environ.get("WATCHFILES_FORCE_POLLING", "false").lower()
     return None if asked in {"", "false", "disable", "disabled"} else POLL_SECONDS

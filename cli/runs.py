@@ -204,7 +204,7 @@ def _seconds(run: Run) -> float:
 
 
 def _progress(session: Session, run: Run) -> Mapping[str, Any] | None:
-    from phases.job import read_progress
+    from phases.workers.job import read_progress
 
     return read_progress(session.home.run(run.key))
 

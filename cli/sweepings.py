@@ -12,7 +12,7 @@ from schemas.digest import Digest
 
 if TYPE_CHECKING:
     from cli.gc import Decision
-    from phases.runfolders import RunFolder
+    from phases.reactor.folders import RunFolder
     from store.objects.leases import Lease
 
 _SHORT_GRACE = timedelta(hours=1)

@@ -150,7 +150,7 @@ def _name(state: State, holder: str) -> str:
 
 def _summary(home: Home, state: State, stock: Stock, shared: int) -> dict[str, Any]:
     """Figures of the whole store, and of what lies beside it; all in bytes but `until`."""
-    from phases.runfolders import size_of
+    from phases.reactor.folders import size_of
 
     size = stock.size(stock.objects)
     return {

@@ -22,8 +22,8 @@ from schemas.event import Event
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from phases.oversight import Progress
-    from phases.reactor import Notice, Reactor
+    from phases.reactor.oversight import Progress
+    from phases.reactor.reactor import Notice, Reactor
 
 _PLAIN_SECONDS = 5.0
 """Between two progress lines of one run in a pipe."""

@@ -21,7 +21,7 @@ from schemas.event import Actor
 
 if TYPE_CHECKING:
     from cli.config import Config
-    from phases.reactor import Notice, Reactor
+    from phases.reactor.reactor import Notice, Reactor
     from registry.state.state import State
     from registry.ledger.ledger import Ledger, LedgerReader
     from registry.projection.projection import Projection
@@ -123,7 +123,7 @@ class Session:
         From now on `state` is this one's, and the listener hears what is folded for either.
         """
         from phases.catalog import CATALOG
-        from phases.reactor import Reactor
+        from phases.reactor.reactor import Reactor
 
         self._reactor = None
         self.__dict__.pop("_folded", None)  # before the next fold: two take twice the room

@@ -15,11 +15,11 @@ import pytest
 from phases.dataset.answers import answer_key, example_seed
 from phases.dataset.scoring import cache_key, score_key
 from phases.dataset.sources import Example, content_key, read_source
-from phases.numerics import bootstrap_interval
-from phases.records import Message, Record, content_id
-from phases.repeat import repeat_key
-from phases.student import StudentConfig, from_shape
-from phases.teacher import Prompt, Sampling
+from phases.numerics.distances import bootstrap_interval
+from phases.data.records import Message, Record, content_id
+from phases.reactor.repeat import repeat_key
+from phases.models import StudentConfig, from_shape
+from phases.teachers import Prompt, Sampling
 from phases.training.examples import order
 from registry.planning.runkey import run_key
 from schemas.artifact import Parent

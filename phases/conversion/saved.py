@@ -8,7 +8,7 @@ are never written converts silently and answers wrongly from its second token on
 from __future__ import annotations
 
 from phases.mil import Package, Signature
-from phases.static.interface import Border, border, differences, look, of_contract
+from phases.models.static.interface import Border, border, differences, look, of_contract
 from schemas.contract import Contract
 
 

@@ -14,9 +14,9 @@ from phases.conversion.coreml import convert
 from phases.conversion.package import canonicalise
 from phases.conversion.saved import missing_writes, package_differences
 from phases.mil import Package
-from phases.static import archive
-from phases.static.interface import border, differences, of_contract, program_border
-from phases.threads import fixed
+from phases.models.static import archive
+from phases.models.static.interface import border, differences, of_contract, program_border
+from phases.numerics.threads import fixed
 from schemas.artifact import Kind, Product
 from schemas.contract import Contract
 from schemas.errors import PhaseError

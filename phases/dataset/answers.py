@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from phases.contract import Progress
 from phases.dataset import privacy
-from phases.dataset.journal import Journal
+from phases.data.journal import Journal
 from phases.dataset.sources import Example
-from phases.records import Record, content_id
-from phases.teacher import Generated, Prompt, Sampling, Teacher
-from phases.toolcalls import call_fault, parse_call
+from phases.data.records import Record, content_id
+from phases.teachers import Generated, Prompt, Sampling, Teacher
+from phases.data.calls import call_fault, parse_call
 from schemas import canonical
 from schemas.digest import Digest
 from schemas.errors import UntrustedFileError

@@ -13,17 +13,9 @@ from pathlib import Path
 from phases.dataset import privacy
 from phases.dataset.sources import content_key
 from phases.dataset.splits import shared
-from phases.records import (
-    CACHED_SPLITS,
-    SPLITS,
-    Record,
-    Split,
-    content_id,
-    read_cache,
-    read_split,
-)
-from phases.teacher import ChatTokenizer
-from phases.toolcalls import call_fault, parse_call, skeleton
+from phases.data.records import CACHED_SPLITS, SPLITS, Record, Split, content_id, read_cache, read_split
+from phases.teachers import ChatTokenizer
+from phases.data.calls import call_fault, parse_call, skeleton
 from schemas.recipe import DatasetSection
 from schemas.report import Metric, metric
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from phases.contract import Progress
-from phases.dataset.journal import Journal
-from phases.records import CacheRow, Record
-from phases.teacher import Passage, Teacher
+from phases.data.journal import Journal
+from phases.data.records import CacheRow, Record
+from phases.teachers import Passage, Teacher
 from schemas import canonical
 from schemas.digest import Digest
 from store.disk.hashing import hash_bytes

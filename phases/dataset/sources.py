@@ -14,15 +14,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from phases.records import Message, content_id, json_lines
-from phases.toolcalls import (
-    MalformedExampleError,
-    call_fault,
-    instructions,
-    normalise_tool,
-    parse_call,
-    read_bfcl,
-)
+from phases.data.records import Message, content_id, json_lines
+from phases.data.calls import MalformedExampleError, call_fault, instructions, normalise_tool, parse_call, read_bfcl
 from schemas import canonical
 from schemas.canonical import Json
 from schemas.digest import Digest

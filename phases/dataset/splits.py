@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from phases.records import SPLITS, Split
+from phases.data.records import SPLITS, Split
 from schemas.digest import Digest
 
 

@@ -8,28 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phases import threads
+from phases.numerics import threads
 from phases.contract import Context, Input
 from phases.dataset import privacy
 from phases.dataset.answers import Answered, Terms, ask, generate, given
-from phases.dataset.journal import Journal
+from phases.data.journal import Journal
 from phases.dataset.measure import measure
 from phases.dataset.scoring import cache_key, score, score_key
 from phases.dataset.sources import Example, Refused, content_key, read_source
 from phases.dataset.splits import Assignment, Item, assign
-from phases.records import (
-    CACHED_SPLITS,
-    SPLITS,
-    CacheHeader,
-    DatasetHeader,
-    Record,
-    Split,
-    write_cache,
-    write_cache_header,
-    write_header,
-    write_split,
-)
-from phases.teacher import LocalTeacher, dequantise
+from phases.data.records import CACHED_SPLITS, SPLITS, CacheHeader, DatasetHeader, Record, Split, write_cache, write_cache_header, write_header, write_split
+from phases.teachers import LocalTeacher, dequantise
 from schemas.artifact import Kind, Product
 from schemas.digest import Digest
 from schemas.errors import PhaseError

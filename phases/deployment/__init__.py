@@ -8,7 +8,7 @@ that the decision read, so another verdict is another release.
 
 from __future__ import annotations
 
-from phases import needs
+from phases import slots as needs
 from phases.contract import Context
 from phases.shapes import shapes_of_export
 from schemas.artifact import Kind, Product

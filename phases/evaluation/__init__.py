@@ -9,7 +9,7 @@ the one student model, whoever's weights they are. The recipe of it is `work.py`
 
 from __future__ import annotations
 
-from phases import needs
+from phases import slots as needs
 from phases.contract import Context
 from schemas.artifact import Kind, Product
 from schemas.plan import Made, Need, PhaseSpec, Slot

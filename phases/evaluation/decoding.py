@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from phases.records import Record
-from phases.teacher import ChatTokenizer
-from phases.toolcalls import Slot, accepts, parse_call, read_slot, skeleton
+from phases.data.records import Record
+from phases.teachers import ChatTokenizer
+from phases.data.calls import Slot, accepts, parse_call, read_slot, skeleton
 from schemas import canonical
 from schemas.errors import InputError
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from phases.evaluation.decoding import Written
 from phases.evaluation.fidelity import Distance
-from phases.numerics import bootstrap_interval, perplexity, wilson_interval
+from phases.numerics.distances import bootstrap_interval, perplexity, wilson_interval
 from schemas.report import Metric, metric
 
 _ROWS = 200

@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from phases import threads
+from phases.numerics import threads
 from phases.contract import Context, Input, Progress
 from phases.evaluation.decoding import SlotTask, decode_freely, decode_slot, slot_tasks
 from phases.evaluation.fidelity import TeacherLogits, distance
 from phases.evaluation.figures import Bootstrap, Measured, metrics_of, rows_of
 from phases.evaluation.reading import Reading
-from phases.records import Record, read_header, read_split
-from phases.student import load_checkpoint, read_config
-from phases.teacher import ChatTokenizer, dequantise
+from phases.data.records import Record, read_header, read_split
+from phases.models import load_checkpoint, read_config
+from phases.teachers import ChatTokenizer, dequantise
 from phases.untrusted import check_model_folder
 from schemas.errors import PhaseError
 from schemas.recipe import EvaluationSection

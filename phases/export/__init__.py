@@ -10,7 +10,7 @@ the other slots' run keys, and so their results, as they are.
 
 from __future__ import annotations
 
-from phases import needs
+from phases import slots as needs
 from phases.contract import Context
 from phases.shapes import shapes_of_export
 from schemas.artifact import Kind, Product

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from phases.static.graphs import Caches, StaticDecode, StaticPrefill
-from phases.student import Student
+from phases.models.static.graphs import Caches, StaticDecode, StaticPrefill
+from phases.models import Student
 from schemas.errors import PhaseError
 
 TOLERANCES = {

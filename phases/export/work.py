@@ -24,11 +24,11 @@ from phases.export.checks import (
     measure_prefill,
 )
 from phases.export.golden import Golden, golden_tokens
-from phases.static import archive
-from phases.static.graphs import StaticDecode, StaticPrefill
-from phases.static.interface import CONVENTIONS, Interface, Mode, promised
-from phases.student import Student, StudentConfig, load_checkpoint
-from phases.threads import fixed
+from phases.models.static import archive
+from phases.models.static.graphs import StaticDecode, StaticPrefill
+from phases.models.static.interface import CONVENTIONS, Interface, Mode, promised
+from phases.models import Student, StudentConfig, load_checkpoint
+from phases.numerics.threads import fixed
 from schemas import canonical
 from schemas.artifact import Kind, Product
 from schemas.contract import Architecture, Contract, ShapeStatus, Tensor

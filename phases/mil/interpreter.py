@@ -24,8 +24,8 @@ from torch import Tensor
 
 from phases.mil.checks import bad_operands, check_function, mistyped
 from phases.mil.operations import COMPUTING, OPS
-from phases.mil.ops_linear import ATTENTION, attention_scores
-from phases.mil.ops_state import StateCell
+from phases.mil.ops.linear import ATTENTION, attention_scores
+from phases.mil.ops.state import StateCell
 from phases.mil.package import Package
 from phases.mil.program import Constant, Function, Operand, Operation, Result
 from phases.mil.tally import RunStats, Tally

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phases import records
+from phases.data import records
 from schemas.errors import PhaseError
 
 _WINDOW = 8

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from phases import numerics
-from phases.student import Student
+from phases.numerics import distances as numerics
+from phases.models import Student
 from phases.training.examples import Batch, Example, batches
 from phases.training.step import answer_logits, not_finite
 from schemas.value import Value

@@ -17,7 +17,7 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch.optim import AdamW
 
-from phases.student import Student, save_checkpoint, write_tensors
+from phases.models import Student, save_checkpoint, write_tensors
 from phases.training.held_out import HeldOut
 from schemas import canonical
 from schemas.value import Value

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from phases.numerics import distillation_sums
-from phases.student import Student
+from phases.numerics.distances import distillation_sums
+from phases.models import Student
 from phases.training.examples import Batch
 from schemas.errors import PhaseError
 from schemas.recipe import TrainingSection

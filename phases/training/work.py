@@ -16,17 +16,10 @@ import torch
 from torch.optim import AdamW
 
 from phases.contract import Context
-from phases.numerics import perplexity
-from phases.records import read_header
-from phases.student import (
-    Student,
-    from_shape,
-    from_teacher_layers,
-    load_checkpoint,
-    read_config,
-    save_checkpoint,
-)
-from phases.threads import fixed
+from phases.numerics.distances import perplexity
+from phases.data.records import read_header
+from phases.models import Student, from_shape, from_teacher_layers, load_checkpoint, read_config, save_checkpoint
+from phases.numerics.threads import fixed
 from phases.training import resume
 from phases.training.examples import Example, batches, order, read_examples
 from phases.training.held_out import HeldOut, measure

@@ -11,7 +11,7 @@ Source of the gates: docs/design.md; of the two modes: phases/mil/interpreter.py
 
 from __future__ import annotations
 
-from phases import needs
+from phases import slots as needs
 from phases.contract import Context
 from phases.shapes import shapes_of_export
 from schemas.artifact import Kind, Product

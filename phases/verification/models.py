@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from phases.mil import Interpreter, Mode, Package, RunStats, quiet_coremltools
-from phases.student import Student
+from phases.models import Student
 
 Outputs = Mapping[str, Tensor]
 """By name, in fp32, shaped as the contract promises: `logits` [1, T, V], and a prefill's caches."""

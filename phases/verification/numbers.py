@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from phases import numerics
-from phases.static.graphs import StaticPrefill
-from phases.student import Student
+from phases.numerics import distances as numerics
+from phases.models.static.graphs import StaticPrefill
+from phases.models import Student
 from phases.verification.models import Model, reference
 from phases.verification.texts import Continuation, Tokens
 from schemas.contract import Contract

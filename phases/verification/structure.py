@@ -18,7 +18,7 @@ from phases.mil import (
     quiet_coremltools,
     unknown_ops,
 )
-from phases.static.interface import Border, border, differences, look, of_contract
+from phases.models.static.interface import Border, border, differences, look, of_contract
 from schemas.contract import Contract
 from schemas.errors import StillError
 from store.disk.hashing import hash_bytes, hash_file

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phases.records import Record, read_header, read_split
+from phases.data.records import Record, read_header, read_split
 from schemas.contract import Contract
 from schemas.errors import PhaseError
 

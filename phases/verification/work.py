@@ -8,8 +8,8 @@ from typing import Any
 
 from phases.contract import Context
 from phases.mil import Package
-from phases.student import Student, load_checkpoint
-from phases.threads import fixed
+from phases.models import Student, load_checkpoint
+from phases.numerics.threads import fixed
 from phases.verification.models import CoreMl, Interpreted, Model, core_ml_runs
 from phases.verification.numbers import (
     CacheComparison,

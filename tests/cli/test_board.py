@@ -15,8 +15,8 @@ from rich.text import Text
 from cli.board import Board
 from cli.watching import Drawn
 from cli.wiring import Session
-from phases.oversight import Progress
-from phases.recording import started
+from phases.reactor.oversight import Progress
+from phases.reactor.recording import started
 from registry.planning.decide import Start
 from registry.planning.views import PlanView
 from schemas.digest import Digest

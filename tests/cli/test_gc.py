@@ -17,7 +17,7 @@ from cli import holdings, recipes
 from cli.intake import publish
 from cli.main import main
 from cli.wiring import Session
-from phases.job import Outcome
+from phases.workers.job import Outcome
 from registry.home import Home
 from schemas import canonical
 from schemas.artifact import Kind, Parent, Product

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.wiring import Session
-from phases.repeat import repeat_key
+from phases.reactor.repeat import repeat_key
 from store.disk.hashing import hash_bytes
 
 from .conftest import Answer, Still

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from cli.wiring import Session
-from phases import runfolders
-from phases.repeat import repeat_key
-from phases.runfolders import RunFolders
+from phases.reactor import folders as runfolders
+from phases.reactor.repeat import repeat_key
+from phases.reactor.folders import RunFolders
 from schemas.digest import Digest
 from schemas.events import PlanCancelled, RunAbandoned, RunCancelled, RunRetried
 

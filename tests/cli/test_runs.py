@@ -25,8 +25,9 @@ from cli.livelog import LiveLog
 from cli.logs import _Printer
 from cli.main import main
 from cli.wiring import Session
-from phases import processes, runlogs
-from phases.job import Outcome, WorkerFile
+from phases.workers import processes
+from phases.workers import logs as runlogs
+from phases.workers.job import Outcome, WorkerFile
 from registry.state.state import Run
 from registry.home import Home
 from schemas import canonical

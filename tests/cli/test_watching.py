@@ -9,7 +9,7 @@ import pytest
 from cli.board import ENDS, Board
 from cli.narration import describe
 from cli.watching import Plain, watcher
-from phases.oversight import Progress
+from phases.reactor.oversight import Progress
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import EVENTS
 

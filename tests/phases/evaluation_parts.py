@@ -11,17 +11,10 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from phases.contract import Context, Input, Put
-from phases.records import (
-    DatasetHeader,
-    Message,
-    Record,
-    content_id,
-    write_header,
-    write_split,
-)
-from phases.student import Student, StudentConfig, from_shape, save_checkpoint
-from phases.teacher import ChatTokenizer
-from phases.toolcalls import Call, call_text
+from phases.data.records import DatasetHeader, Message, Record, content_id, write_header, write_split
+from phases.models import Student, StudentConfig, from_shape, save_checkpoint
+from phases.teachers import ChatTokenizer
+from phases.data.calls import Call, call_text
 from schemas.artifact import Form, Kind
 from store.objects.local import BlobStore
 from store.disk.hashing import hash_bytes, hash_file

@@ -9,7 +9,7 @@ import torch
 
 from phases import conversion, export
 from phases.contract import Context, Input, Put
-from phases.student import Student, StudentConfig, save_checkpoint
+from phases.models import Student, StudentConfig, save_checkpoint
 from schemas.artifact import FileFact, Kind, Product
 from schemas.contract import Architecture, Contract
 from store.disk.hashing import hash_bytes, hash_file

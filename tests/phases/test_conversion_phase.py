@@ -17,9 +17,9 @@ from phases.conversion.coreml import convert
 from phases.conversion.package import canonicalise
 from phases.conversion.saved import missing_writes, package_differences
 from phases.mil import Interpreter, Package
-from phases.static import archive
-from phases.static.graphs import StaticDecode, StaticPrefill
-from phases.static.interface import promised
+from phases.models.static import archive
+from phases.models.static.graphs import StaticDecode, StaticPrefill
+from phases.models.static.interface import promised
 from schemas.artifact import Product
 from schemas.contract import Tensor as Described
 from schemas.errors import PhaseError

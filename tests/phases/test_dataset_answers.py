@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from phases.dataset.answers import Answered, Terms, ask, generate
-from phases.dataset.journal import Journal
+from phases.data.journal import Journal
 from phases.dataset.sources import Example, read_source
-from phases.records import CacheRow
-from phases.teacher import ChatTokenizer, Generated, Passage, Prompt, Sampling
+from phases.data.records import CacheRow
+from phases.teachers import ChatTokenizer, Generated, Passage, Prompt, Sampling
 from schemas.errors import UntrustedFileError
 from schemas.recipe import DatasetSection
 

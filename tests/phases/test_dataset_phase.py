@@ -16,20 +16,8 @@ import pytest
 from phases import dataset
 from phases.contract import Context
 from phases.dataset.measure import measure
-from phases.records import (
-    SPLITS,
-    CacheRow,
-    Message,
-    Record,
-    content_id,
-    read_cache,
-    read_cache_header,
-    read_header,
-    read_split,
-    write_cache,
-    write_split,
-)
-from phases.teacher import ChatTokenizer, LocalTeacher, Passage
+from phases.data.records import SPLITS, CacheRow, Message, Record, content_id, read_cache, read_cache_header, read_header, read_split, write_cache, write_split
+from phases.teachers import ChatTokenizer, LocalTeacher, Passage
 from schemas.artifact import Product
 from schemas.errors import PhaseError, StillError
 from schemas.recipe import DatasetSection, Recipe, Source, TeacherSection

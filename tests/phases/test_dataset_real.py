@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phases import dataset, threads
-from phases.records import read_cache, read_split
-from phases.teacher import LocalTeacher, Prompt, Sampling
+from phases import dataset
+from phases.numerics import threads
+from phases.data.records import read_cache, read_split
+from phases.teachers import LocalTeacher, Prompt, Sampling
 
 from . import dataset_parts as parts
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pytest
 
 from phases.dataset.sources import Example, Refused, content_key, read_source
-from phases.records import Message
-from phases.toolcalls import INSTRUCTION
+from phases.data.records import Message
+from phases.data.calls import INSTRUCTION
 from schemas.errors import InputError
 from schemas.recipe import DatasetSection, Source, Splits
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phases.dataset.splits import Assignment, Item, assign, shared
-from phases.records import SPLITS, Split
+from phases.data.records import SPLITS, Split
 
 
 def key(number: int) -> str:

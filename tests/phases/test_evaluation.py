@@ -15,7 +15,7 @@ from phases.evaluation.decoding import Written
 from phases.evaluation.fidelity import distance
 from phases.evaluation.figures import Bootstrap, Measured, metrics_of
 from phases.evaluation.work import choose, evaluate
-from phases.records import read_split
+from phases.data.records import read_split
 from schemas import canonical
 from schemas.errors import InputError, PhaseError
 from schemas.policy import Check, Gate, Verdict, judge
@@ -225,7 +225,7 @@ def test_a_split_without_calls_measures_no_slots_rather_than_zero(tmp_path: Path
 
 
 def a_plain_id(raw: dict[str, Any]) -> str:
-    from phases.records import Message, content_id
+    from phases.data.records import Message, content_id
 
     messages = [Message.model_validate(m) for m in raw["messages"]]
     return content_id(messages, raw.get("tools", ()), raw["answer"])

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from phases import threads
+from phases.numerics import threads
 from phases.evaluation.decoding import (
     SlotTask,
     Written,
@@ -20,8 +20,8 @@ from phases.evaluation.decoding import (
     slot_tasks,
 )
 from phases.evaluation.reading import Reading
-from phases.teacher import ChatTokenizer
-from phases.toolcalls import accepts, read_slot
+from phases.teachers import ChatTokenizer
+from phases.data.calls import accepts, read_slot
 
 from .evaluation_parts import EOS, a_record, a_student, a_tokenizer
 

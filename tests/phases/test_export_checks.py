@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from phases.export.checks import demand, measure_archive, measure_decode, measure_prefill
-from phases.static import archive
-from phases.static.graphs import Caches, StaticDecode, StaticPrefill
+from phases.models.static import archive
+from phases.models.static.graphs import Caches, StaticDecode, StaticPrefill
 from schemas.errors import PhaseError
 
 from .graph_parts import LENGTH, ids, tiny_architecture, tiny_student

@@ -195,7 +195,7 @@ def test_the_catalogs_rows_need_no_heavy_library() -> None:
 def test_a_longer_sequence_than_trained_for_is_warned_of(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from phases.student import save_checkpoint
+    from phases.models import save_checkpoint
 
     student = tiny_student()
     student.config = replace(student.config, max_position_embeddings=8)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from phases.reactor import Reactor
+from phases.reactor.reactor import Reactor
 from registry.ledger.ledger import Ledger
 from registry.planning.views import Reason, Status
 from schemas import canonical

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from phases import recording
-from phases.job import Outcome
+from phases.reactor import recording
+from phases.workers.job import Outcome
 from registry.state.state import Run, State
 from schemas.artifact import Kind, Parent, Product
 from schemas.event import GENESIS, Actor, Event

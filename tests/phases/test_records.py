@@ -12,22 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phases.records import (
-    CacheHeader,
-    CacheRow,
-    DatasetHeader,
-    Message,
-    Record,
-    content_id,
-    read_cache,
-    read_cache_header,
-    read_header,
-    read_split,
-    write_cache,
-    write_cache_header,
-    write_header,
-    write_split,
-)
+from phases.data.records import CacheHeader, CacheRow, DatasetHeader, Message, Record, content_id, read_cache, read_cache_header, read_header, read_split, write_cache, write_cache_header, write_header, write_split
 from schemas.errors import InputError, UntrustedFileError
 
 

@@ -6,14 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from phases.static import archive
-from phases.static.graphs import StaticDecode
-from phases.static.interface import (
-    border,
-    differences,
-    program_border,
-    promised,
-)
+from phases.models.static import archive
+from phases.models.static.graphs import StaticDecode
+from phases.models.static.interface import border, differences, program_border, promised
 
 from .graph_parts import LENGTH, tiny_architecture, tiny_student
 

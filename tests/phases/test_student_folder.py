@@ -10,15 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from phases.student import (
-    Student,
-    StudentConfig,
-    from_shape,
-    from_teacher_layers,
-    load_checkpoint,
-    read_config,
-    save_checkpoint,
-)
+from phases.models import Student, StudentConfig, from_shape, from_teacher_layers, load_checkpoint, read_config, save_checkpoint
 from schemas.errors import InputError, StorageError, UntrustedFileError
 
 CONFIG = StudentConfig(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from phases.student import KeyValues, Session, Student, StudentConfig, from_shape, generate
+from phases.models import KeyValues, Session, Student, StudentConfig, from_shape, generate
 
 CONFIG = StudentConfig(
     vocab_size=97,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from phases import threads
-from phases.teacher import ChatTokenizer, LocalTeacher, Passage, Prompt, Sampling
+from phases.numerics import threads
+from phases.teachers import ChatTokenizer, LocalTeacher, Passage, Prompt, Sampling
 from schemas.errors import PhaseError, StillError, UntrustedFileError
 
 from . import dataset_parts as parts

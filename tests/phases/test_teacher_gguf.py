@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from phases.teacher import ChatTokenizer, dequantise
+from phases.teachers import ChatTokenizer, dequantise
 from schemas.errors import PhaseError, UntrustedFileError
 
 from . import dataset_parts as parts

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phases.records import CacheHeader, write_cache, write_cache_header, write_split
+from phases.data.records import CacheHeader, write_cache, write_cache_header, write_split
 from phases.training.examples import collate, order, read_examples
 from schemas.errors import PhaseError
 
@@ -34,7 +34,7 @@ def test_every_answer_token_is_predicted_from_the_position_before_it() -> None:
 
 
 def test_the_teacher_itself_reaches_zero_kl_at_these_offsets() -> None:
-    from phases.numerics import distillation_sums
+    from phases.numerics.distances import distillation_sums
     from phases.training.step import answer_logits
 
     teacher = a_student(seed=11)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from phases import training
-from phases.records import read_cache, write_cache
-from phases.student import load_checkpoint
+from phases.data.records import read_cache, write_cache
+from phases.models import load_checkpoint
 from schemas.artifact import Product
 from schemas.errors import InputError, PhaseError
 from schemas.recipe import Recipe
@@ -180,7 +180,7 @@ def test_the_curves_have_the_points_that_were_asked_for(finished: Path) -> None:
 def test_held_out_figures_are_those_of_the_saved_weights(
     inputs: dict[str, Path], finished: Path
 ) -> None:
-    from phases import numerics
+    from phases.numerics import distances as numerics
     from phases.training.examples import collate, read_examples
 
     examples = read_examples(inputs["dataset"], inputs["teacher_cache"], "held_out", vocab_size=V)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from phases.student import Student
+from phases.models import Student
 from phases.training.examples import Example, batches
 from phases.training.step import accumulate, learning_rate, optimizer_of, take_step
 from schemas.errors import PhaseError

@@ -16,7 +16,7 @@ import torch
 
 from phases import verification
 from phases.contract import Context, Input
-from phases.records import DatasetHeader, Message, Record, content_id, write_header, write_split
+from phases.data.records import DatasetHeader, Message, Record, content_id, write_header, write_split
 from schemas.artifact import Form, Kind
 from schemas.errors import PhaseError
 from schemas.recipe import Recipe
@@ -376,7 +376,7 @@ def test_a_record_that_names_neither_export_nor_contract_agrees_with_none(
 
 
 def test_weights_of_another_checkpoint_are_seen_in_the_numbers(world: Path, tmp_path: Path) -> None:
-    from phases.student import save_checkpoint
+    from phases.models import save_checkpoint
 
     from .graph_parts import tiny_student
 

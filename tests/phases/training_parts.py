@@ -10,20 +10,8 @@ import numpy as np
 import torch
 
 from phases.contract import Context, Input, Put
-from phases.records import (
-    CacheHeader,
-    CacheRow,
-    DatasetHeader,
-    Message,
-    Record,
-    Split,
-    content_id,
-    write_cache,
-    write_cache_header,
-    write_header,
-    write_split,
-)
-from phases.student import Student, StudentConfig, from_shape, load_checkpoint, save_checkpoint
+from phases.data.records import CacheHeader, CacheRow, DatasetHeader, Message, Record, Split, content_id, write_cache, write_cache_header, write_header, write_split
+from phases.models import Student, StudentConfig, from_shape, load_checkpoint, save_checkpoint
 from phases.training.examples import Example
 from schemas.artifact import Kind
 from schemas.digest import Digest

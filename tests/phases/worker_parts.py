@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from phases.job import Job, Outcome
-from phases.launch import Launcher
+from phases.workers.job import Job, Outcome
+from phases.workers.launch import Launcher
 from registry.home import Home
 from store.objects.local import BlobStore
 from store.disk.hashing import hash_bytes
@@ -76,7 +76,7 @@ def look():
 def numbers():
     import torch
 
-    from phases.threads import fixed
+    from phases.numerics.threads import fixed
 
     with fixed(2, seed=5):
         x = torch.randn(300, 257)

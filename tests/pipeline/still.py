@@ -58,7 +58,7 @@ def workers(registry: Path) -> dict[int, bool]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"phases.worker" in words and root.encode() in words:
+            if b"phases.workers.main" in words and root.encode() in words:
                 held = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
                 found[int(folder.name)] = any(
                     name.startswith(f"{root}/runs/") and name.endswith("/lock") for name in held

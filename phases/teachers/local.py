@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phases.records import CacheRow
-from phases.teacher.base import Generated, Passage, Prompt, Sampling
-from phases.teacher.gguf import quiet
-from phases.teacher.tokenizer import ChatTokenizer
+from phases.data.records import CacheRow
+from phases.teachers.base import Generated, Passage, Prompt, Sampling
+from phases.teachers.gguf import quiet
+from phases.teachers.tokenizer import ChatTokenizer
 from phases.untrusted import check_model_folder
 from schemas import canonical
 from schemas.digest import Digest

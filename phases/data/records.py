@@ -56,7 +56,7 @@ class Record(Value):
     messages: tuple[Message, ...] = Field(min_length=1)
     """As rendered: the system message already holds the tools' text."""
     tools: tuple[dict[str, Any], ...] = ()
-    """Function schemas (phases/toolcalls.py): `name`, `description`, `parameters` (JSON Schema)."""
+    """Function schemas (phases/data/calls.py): `name`, `description`, `parameters` (JSON Schema)."""
     functions: tuple[str, ...] = ()
     """Sorted names of the functions that may be called."""
     answer: str

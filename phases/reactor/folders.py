@@ -20,9 +20,9 @@ from functools import cached_property
 from pathlib import Path
 
 from phases.catalog import CATALOG
-from phases.launch import Launcher
-from phases.repeat import repeat_key
-from phases.surroundings import Surroundings
+from phases.workers.launch import Launcher
+from phases.reactor.repeat import repeat_key
+from phases.reactor.site import Surroundings
 from registry.planning.assess import assess
 from registry.state.state import Run, State
 from registry.home import Home

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from phases.records import CacheRow
-from phases.teacher.tokenizer import ChatTokenizer
+from phases.data.records import CacheRow
+from phases.teachers.tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phases.student.config import StudentConfig
-from phases.student.model import Student
+from phases.models.config import StudentConfig
+from phases.models.llama import Student
 from phases.untrusted import check_model_folder, check_student_shapes
 from phases.untrusted.reading import read_json
 from schemas.errors import InputError

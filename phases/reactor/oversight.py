@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from phases.job import Ending
-from phases.launch import Launcher
+from phases.workers.job import Ending
+from phases.workers.launch import Launcher
 from registry.state.state import Run
 from schemas.digest import Digest
 from schemas.errors import StorageError

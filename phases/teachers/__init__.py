@@ -8,10 +8,10 @@ teacher answers to one example depends on that example alone, never on what was 
 
 from __future__ import annotations
 
-from phases.teacher.base import Generated, Passage, Prompt, Sampling, Teacher
-from phases.teacher.gguf import dequantise
-from phases.teacher.local import LocalTeacher
-from phases.teacher.tokenizer import ChatTokenizer
+from phases.teachers.base import Generated, Passage, Prompt, Sampling, Teacher
+from phases.teachers.gguf import dequantise
+from phases.teachers.local import LocalTeacher
+from phases.teachers.tokenizer import ChatTokenizer
 
 __all__ = [
     "ChatTokenizer",

@@ -8,17 +8,10 @@ model cannot express (RoPE scaling, biases, other activations) is refused, never
 
 from __future__ import annotations
 
-from phases.student.config import StudentConfig
-from phases.student.decoding import Session, generate
-from phases.student.folder import (
-    from_shape,
-    from_teacher_layers,
-    load_checkpoint,
-    read_config,
-    save_checkpoint,
-    write_tensors,
-)
-from phases.student.model import KeyValues, Student
+from phases.models.config import StudentConfig
+from phases.models.decoding import Session, generate
+from phases.models.folder import from_shape, from_teacher_layers, load_checkpoint, read_config, save_checkpoint, write_tensors
+from phases.models.llama import KeyValues, Student
 
 __all__ = [
     "KeyValues",

@@ -6,7 +6,7 @@ itself is steady: torch writes fixed dates, and the archive's inner folder is na
 which therefore always has the same name.
 
 Loading a `.pt2` can run code. Only archives that a recorded run made are opened, see
-phases/worker.py; the bytes are those of the recorded digest.
+phases/workers/main.py; the bytes are those of the recorded digest.
 """
 
 from __future__ import annotations

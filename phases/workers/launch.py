@@ -24,20 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phases import processes, runlogs
-from phases.job import (
-    Ending,
-    EndingFile,
-    Job,
-    Outcome,
-    read_ending,
-    read_outcome,
-    read_progress,
-    read_worker,
-    replace,
-)
-from phases.processes import Process
-from phases.warm import WarmWorker
+from phases.workers import processes
+from phases.workers import logs as runlogs
+from phases.workers.job import Ending, EndingFile, Job, Outcome, read_ending, read_outcome, read_progress, read_worker, replace
+from phases.workers.processes import Process
+from phases.workers.warm import WarmWorker
 from registry.home import Home
 from schemas import canonical
 from schemas.digest import Digest
@@ -45,7 +36,7 @@ from schemas.secrets import scrub, secret_values
 from store.disk.durable import replace_durably, writing
 
 # -P: the user's current folder must not shadow our modules.
-_WORKER = (sys.executable, "-P", "-m", "phases.worker")
+_WORKER = (sys.executable, "-P", "-m", "phases.workers.main")
 
 GRACE = 10.0
 """Seconds between asking a worker to end and ending it."""
@@ -419,7 +410,7 @@ def _holds(descriptor: int, path: Path) -> bool:
 def _environment(root: str, secrets: Collection[str]) -> dict[str, str]:
     """A worker's environment: ours, offline, quiet, without a second set of threads, or secrets."""
     # Wherever this program was imported from, the worker must find it too.
-    ours = str(Path(__file__).resolve().parents[1])
+    ours = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     kept = {
         name: value

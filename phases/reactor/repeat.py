@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from phases import recording
+from phases.reactor import recording
 from phases.catalog import CATALOG
-from phases.job import Job, Outcome
-from phases.launch import Launcher
+from phases.workers.job import Job, Outcome
+from phases.workers.launch import Launcher
 from registry.state.state import Run, State
 from registry.home import Home
 from schemas.artifact import Kind, Product

@@ -7,7 +7,7 @@ A run's folder `runs/<run key>/`, and who writes what:
     worker.json          which process the worker is     the worker, first of all
     progress.json        how far it is                   the worker, a few times a second
     log.<attempt>        what it prints                  the worker; shortened by the reactor
-    log.<attempt>.1      start and older part of it      the reactor (phases/runlogs.py)
+    log.<attempt>.1      start and older part of it      the reactor (phases/workers/logs.py)
     ending.json          why the worker was told to end  whoever told it; the first cause stays
     outcome.json         how it ended                    the worker, durably, last of all
     inputs/, work/       links, and the phase's scratch, which survives attempts
@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from phases.processes import Process
+from phases.workers.processes import Process
 from schemas import canonical
 from schemas.artifact import Form, Kind, Product
 from schemas.digest import Digest

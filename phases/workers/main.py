@@ -1,7 +1,7 @@
 """The worker: one process that executes one run and leaves its outcome on disk.
 
 `python -m phases.worker REGISTRY RUN_KEY LOCK`, or, to import everything first and then be given a
-run (phases/warm.py), `python -m phases.worker --warm REGISTRY SOCKET`. The reactor took the lock of
+run (phases/workers/warm.py), `python -m phases.worker --warm REGISTRY SOCKET`. The reactor took the lock of
 the run's folder and handed it down as a descriptor, so the lock lives exactly as long as this
 process. The worker never appends to the ledger.
 
@@ -31,11 +31,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from phases import warm
+from phases.workers import warm
 from phases.catalog import CATALOG, phase_function
 from phases.contract import Context, Input, Put
-from phases.job import Failure, Job, JobInput, Outcome, WorkerFile, replace
-from phases.processes import identify
+from phases.workers.job import Failure, Job, JobInput, Outcome, WorkerFile, replace
+from phases.workers.processes import identify
 from registry.home import Home
 from schemas import canonical
 from schemas.artifact import FileFact, Product

@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 
-from phases import recording
-from phases.advancing import advancing
-from phases.job import Ending, Failure, Outcome
-from phases.launch import Launcher
-from phases.oversight import LOOK_SECONDS, Oversight, Progress
-from phases.surroundings import Surroundings
+from phases.reactor import recording
+from phases.reactor.leader import advancing
+from phases.workers.job import Ending, Failure, Outcome
+from phases.workers.launch import Launcher
+from phases.reactor.oversight import LOOK_SECONDS, Oversight, Progress
+from phases.reactor.site import Surroundings
 from registry.planning.admission import admissions
 from registry.planning.agenda import Agenda
 from registry.planning.assess import assess

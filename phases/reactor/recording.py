@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from phases.job import Failure, Job, JobInput, Outcome
+from phases.workers.job import Failure, Job, JobInput, Outcome
 from registry.planning.decide import Start
 from registry.state.state import Run, State
 from schemas.artifact import Parent, Product

@@ -1,0 +1,1 @@
+"""Records, tool calls and the journal of a data set's answers."""

@@ -1,0 +1,1 @@
+"""Kernels of the MIL operations, one module a family."""

@@ -1,0 +1,1 @@
+"""Distances between distributions, statistics, and the number of threads."""

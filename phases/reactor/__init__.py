@@ -1,0 +1,1 @@
+"""Advances plans: starts handlers when their inputs appear, records how they end."""
