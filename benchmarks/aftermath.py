@@ -14,8 +14,8 @@ from typing import Any
 
 from finished import STILL, environment
 
-from cli import recipes
-from cli.wiring import open_registry
+from stillhouse import recipes
+from stillhouse.session import open_registry
 from registry.state.state import State
 from registry.home import Home
 from registry.projection.projection import Projection

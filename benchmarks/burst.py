@@ -21,8 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from cli.intake import publish_policy
-from cli.wiring import Session, make_registry, open_registry
+from stillhouse.publish import publish_policy
+from stillhouse.session import Session, make_registry, open_registry
 from registry.home import Home
 from schemas.artifact import Kind
 from schemas.event import Event

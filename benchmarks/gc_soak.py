@@ -26,9 +26,9 @@ from pathlib import Path
 import peers
 from store_probes import Probes, still
 
-from cli.intake import publish
-from cli.tags import move_tag
-from cli.wiring import Session, open_registry
+from stillhouse.publish import publish
+from cli.verbs.tag import move_tag
+from stillhouse.session import Session, open_registry
 from registry.home import Home
 from schemas.artifact import Kind
 from schemas.errors import StillError

@@ -88,8 +88,9 @@ def _note_what_is_acknowledged(notes: Path) -> None:
 
 def _publish(registry: Path, chance: random.Random) -> int:
     """Small files, at times what others publish just now, one through the inbox, and plans."""
-    from cli import intake, recipes
-    from cli.wiring import open_registry
+    from stillhouse import publish as intake
+    from stillhouse import recipes
+    from stillhouse.session import open_registry
     from registry.home import Home
     from schemas.artifact import Kind
 
@@ -133,7 +134,7 @@ def _watch(registry: Path, _chance: random.Random) -> int:
 def _project(registry: Path, chance: random.Random) -> int:
     """Catch up again and again; sometimes from nothing, sometimes by a person's question."""
     from cli.main import main as still
-    from cli.wiring import open_registry
+    from stillhouse.session import open_registry
     from registry.home import Home
 
     session = open_registry(Home(registry))
@@ -171,7 +172,7 @@ _PARTS: dict[str, Callable[[Path, random.Random], int]] = {
 
 def _base(registry: Path) -> Recipe:
     """The recipe of the finished pipeline, in digests."""
-    from cli.wiring import open_registry
+    from stillhouse.session import open_registry
     from registry.home import Home
 
     state = open_registry(Home(registry)).state()
@@ -199,7 +200,7 @@ def must_fail(recipe: Recipe) -> bool:
 
 def _open_plans(registry: Path) -> set[Digest]:
     """Plans that were asked for and are neither done nor failed."""
-    from cli.wiring import open_registry
+    from stillhouse.session import open_registry
     from registry.home import Home
 
     state = open_registry(Home(registry)).state()

@@ -25,7 +25,7 @@ from pathlib import Path
 import peers
 from finished import Finished, environment, finished
 
-from cli.wiring import Session, open_registry
+from stillhouse.session import Session, open_registry
 from registry.home import Home
 from registry.planning.views import PlanView
 from schemas.plan import Need

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cli.intake import publish_policy
-from cli.wiring import Session, make_registry, open_registry
+from stillhouse.publish import publish_policy
+from stillhouse.session import Session, make_registry, open_registry
 from registry.home import Home
 from registry.ledger.ledger import LedgerReader
 from schemas import canonical

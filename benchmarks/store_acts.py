@@ -16,7 +16,7 @@ from pathlib import Path
 
 from store_probes import Probes, hashed, still
 
-from cli.tags import move_tag
+from cli.verbs.tag import move_tag
 from schemas.artifact import Form, Kind, Parent
 from schemas.digest import Digest
 from schemas.events import ArtifactPublished, RunStarted, RunSucceeded

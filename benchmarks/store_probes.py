@@ -18,7 +18,7 @@ from pathlib import Path
 from blake3 import blake3
 from finished import STILL, environment
 
-from cli.wiring import open_registry
+from stillhouse.session import open_registry
 from registry.state.state import Published
 from registry.home import Home
 from schemas.digest import Digest

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.wiring import Session, open_registry
+from stillhouse.session import Session, open_registry
 from registry.home import locate
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A digest prefix, a tag, or kind@latest.")]

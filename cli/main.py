@@ -56,7 +56,7 @@ def _version() -> int:
 
 
 def _tell(error: object, *, as_json: bool) -> int:
-    from cli.render import tell_error
+    from cli.views.render import tell_error
     from schemas.errors import StillError
 
     assert isinstance(error, StillError)  # noqa: S101  # caught as such

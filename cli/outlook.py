@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cli.wiring import Session, clock
+from stillhouse.session import Session, clock
 from registry.planning.assess import assess
 from schemas.digest import Digest
 
@@ -16,7 +16,7 @@ class Outlook:
     """One registry as of now, and the environment that runs would have here."""
 
     def __init__(self, session: Session) -> None:
-        from cli.config import read_config
+        from stillhouse.config import read_config
         from phases.reactor.site import Surroundings
 
         self.home = session.home

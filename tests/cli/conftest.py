@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from cli.wiring import Session, make_registry, open_registry
+from stillhouse.session import Session, make_registry, open_registry
 from registry.home import FOLDER, VARIABLE, Home
 
 POLICY = """

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cli import recipes
-from cli.intake import publish_policy
-from cli.wiring import Session
+from stillhouse import recipes
+from stillhouse.publish import publish_policy
+from stillhouse.session import Session
 from phases import environment
 from phases.catalog import CATALOG
 from registry.planning.agenda import Agenda

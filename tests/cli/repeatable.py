@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.wiring import Session
+from stillhouse.session import Session
 from schemas.artifact import Form, Kind, Parent
 from schemas.digest import Digest
 from schemas.events import ArtifactPublished, RunStarted, RunSucceeded

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.wiring import Session, make_registry, open_registry
+from stillhouse.session import Session, make_registry, open_registry
 from registry.home import FOLDER, Home
 from schemas.event import GENESIS
 

@@ -12,9 +12,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from cli.board import Board
-from cli.watching import Drawn
-from cli.wiring import Session
+from cli.views.board import Board
+from cli.views.follow import Drawn
+from stillhouse.session import Session
 from phases.reactor.oversight import Progress
 from phases.reactor.recording import started
 from registry.planning.decide import Start

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.wiring import Session
+from stillhouse.session import Session
 from registry.ledger.ledger import Ledger
 from schemas.events import RunStarted
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli import origins
-from cli.origins import Subject
-from cli.wiring import Session
+from registry.compare import origins
+from registry.compare.origins import Subject
+from stillhouse.session import Session
 from registry.state.state import State
 from registry.planning.views import PlanView
 from schemas.artifact import Kind, Parent

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.config import TEXT, Config, read_config
+from stillhouse.config import TEXT, Config, read_config
 from registry.home import Home
 from schemas.errors import InputError
 from schemas.limits import Limits, PhaseLimits

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from cli import intake
-from cli.wiring import Session
+from stillhouse import publish as intake
+from stillhouse.session import Session
 from registry.home import Home
 from schemas.artifact import Kind
 from schemas.events import TagMoved
@@ -32,7 +32,7 @@ LIMIT_SECONDS = 60
 SETTLE_SECONDS = 0.2
 WATCH = f"""
 import sys
-from cli import inbox
+from cli.daemon import inbox
 from cli.main import main
 inbox.SETTLE_SECONDS = {SETTLE_SECONDS}
 sys.exit(main(["--registry", sys.argv[1], "watch", "--json", *sys.argv[2:]]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from cli.wiring import Session
+from stillhouse.session import Session
 from schemas.artifact import Kind
 from store.disk.hashing import hash_bytes
 

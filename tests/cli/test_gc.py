@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from cli import holdings, recipes
-from cli.intake import publish
+from stillhouse import stock as holdings
+from stillhouse import recipes
+from stillhouse.publish import publish
 from cli.main import main
-from cli.wiring import Session
+from stillhouse.session import Session
 from phases.workers.job import Outcome
 from registry.home import Home
 from schemas import canonical
@@ -34,7 +35,7 @@ def days(monkeypatch: pytest.MonkeyPatch) -> Travel:
     """`days(n)`: garbage collection thinks that so many have passed."""
 
     def travel(count: int) -> None:
-        monkeypatch.setattr("cli.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count))
+        monkeypatch.setattr("cli.verbs.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count))
 
     return travel
 
@@ -344,7 +345,7 @@ def test_a_kept_folder_whose_list_is_damaged_stops_everything(
 
 
 def test_two_do_not_collect_at_once(still: Still, home: Home) -> None:
-    from cli.holdings import alone
+    from stillhouse.stock import alone
 
     with alone(home):
         assert still("gc").code == 1
@@ -399,7 +400,7 @@ def test_a_decision_is_taken_again_when_something_was_recorded_meanwhile(
 ) -> None:
     digest = _source(still, place, "a.txt")
     still("gc", "--grace", "0")
-    from cli import gc
+    from cli.verbs import gc
 
     real, late = gc.decide, list[object]()
 
@@ -420,7 +421,7 @@ def _after_each_decision(
     monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], most: int
 ) -> list[int]:
     """What is recorded by others between a decision and its record, so many times at most."""
-    from cli import gc
+    from cli.verbs import gc
 
     real, decisions = gc.decide, list[int]()
 
@@ -501,7 +502,7 @@ def test_a_run_that_started_meanwhile_keeps_its_inputs(
     digest = _source(still, place, "a.txt")
     still("gc", "--grace", "0")
     fact = _started("ab" * 32, {"role": "source", "digest": digest})
-    from cli import gc
+    from cli.verbs import gc
 
     real, late = gc.decide, list[object]()
 

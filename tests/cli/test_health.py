@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.config import Config, read_config
+from stillhouse.config import Config, read_config
 from phases import environment
 from registry.home import FOLDER, Home
 from schemas.artifact import PUBLISHABLE

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cli.judge import expiry
-from cli.wiring import Session
+from cli.verbs.waive import expiry
+from stillhouse.session import Session
 from schemas.digest import SHORT
 from schemas.errors import InputError
 from schemas.events import (

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli import graphs
-from cli.graphs import Edge, Graph, Vertex
-from cli.wiring import Session
+from cli.views import graphs
+from cli.views.graphs import Edge, Graph, Vertex
+from stillhouse.session import Session
 from registry.home import Home
 from registry.ledger.ledger import Ledger
 from schemas.artifact import Kind, Parent
@@ -143,7 +143,7 @@ def test_what_was_recorded_since_the_index_was_written_is_there(
 
 
 def test_a_chain_longer_than_any_stack_is_printed_and_may_be_cut_off(home: Home) -> None:
-    from cli.wiring import actor, clock
+    from stillhouse.session import actor, clock
 
     length = 1500
     Ledger(home.log, clock, actor()).append(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import inbox
+from cli.daemon import inbox
 from registry.home import Home
 from store.objects.local import BlobStore
 

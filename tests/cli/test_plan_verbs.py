@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.wiring import Session
+from stillhouse.session import Session
 from schemas.digest import SHORT, Digest
 from schemas.events import GateWaived
 from schemas.policy import Verdict

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.wiring import Session
+from stillhouse.session import Session
 from schemas.events import RunRetried
 
 from .conftest import Still

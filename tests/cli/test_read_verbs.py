@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.wiring import Session
+from stillhouse.session import Session
 from registry.home import Home
 from schemas.events import RunFailed, RunStarted
 
@@ -173,7 +173,7 @@ def test_a_name_with_control_characters_cannot_drive_the_terminal(
 def test_lineage_of_a_recipe_is_a_tree_with_roles(
     still: Still, place: Path, policy: Path, session: Session
 ) -> None:
-    from cli.recipes import resolve
+    from stillhouse.recipes import resolve
 
     recipe = place / "recipe.toml"
     recipe.write_text(f'name = "r"\npolicy = "{policy.name}"\n', encoding="utf-8")

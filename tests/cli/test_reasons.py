@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cli.remedies import REMEDIES
-from cli.wiring import Session
+from registry.planning.remedies import REMEDIES
+from stillhouse.session import Session
 from phases import environment
 from registry.planning.views import Reason
 from schemas.digest import SHORT, Digest

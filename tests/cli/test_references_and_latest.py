@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cli import inbox, intake, recipes
-from cli.wiring import Session
+from cli.daemon import inbox
+from stillhouse import publish as intake
+from stillhouse import recipes
+from stillhouse.session import Session
 from registry.home import Home
 from schemas.artifact import Kind
 from schemas.errors import InputError, RecipeError

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cli import gc
+from cli.verbs import gc
 from cli.main import main
-from cli.wiring import Session
+from stillhouse.session import Session
 from registry.home import FOLDER
 from store.objects.local import BlobStore
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cli.wiring import Session
+from stillhouse.session import Session
 from phases.reactor.repeat import repeat_key
 from store.disk.hashing import hash_bytes
 
@@ -202,7 +202,7 @@ def test_killed_between_the_work_and_its_record_it_takes_what_the_worker_left(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("cli.rewind._recorded", dying)
+        patched.setattr("cli.verbs.rewind._recorded", dying)
         assert still("rewind", digest).code == 130
     for _ in range(3):
         still("gc", "--grace", "0")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cli.wiring import Session
+from stillhouse.session import Session
 from phases.reactor import folders as runfolders
 from phases.reactor.repeat import repeat_key
 from phases.reactor.folders import RunFolders
@@ -33,7 +33,7 @@ def recorder(session: Session, place: Path) -> Recorder:
 
 
 def _days(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr("cli.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count))
+    monkeypatch.setattr("cli.verbs.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count))
 
 
 def _failed(recorder: Recorder, policy: Path, **changes: Any) -> tuple[Digest, Digest]:
@@ -220,7 +220,7 @@ def test_a_folder_that_is_taken_up_after_the_look_stays(
     assert found.over
     started = state.runs[key].started
     if retried:
-        from cli.recipes import request
+        from stillhouse.recipes import request
 
         session.ledger.append([RunRetried(run=key)])
         request(session, plan)

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import cancel as cancelling
-from cli.livelog import LiveLog
-from cli.logs import _Printer
+from cli.verbs import cancel as cancelling
+from cli.views.livelog import LiveLog
+from cli.verbs.logs import _Printer
 from cli.main import main
-from cli.wiring import Session
+from stillhouse.session import Session
 from phases.workers import processes
 from phases.workers import logs as runlogs
 from phases.workers.job import Outcome, WorkerFile

@@ -77,7 +77,7 @@ def test_publish_tells_what_was_published(home: Home, policy: Path) -> None:
 
 _SLOW_WORK = """
 import time
-from cli.bar import bar
+from cli.views.progress import bar
 with bar("reading") as drawn:
     drawn.of = 100
     drawn.add(25)

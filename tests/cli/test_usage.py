@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.wiring import Session
+from stillhouse.session import Session
 
 from .conftest import Still
 from .recorded import Recorder

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from cli import daemon, inbox
-from cli.daemon import watch
-from cli.intake import publish_policy
-from cli.wiring import Session
+from cli.daemon import daemon
+from cli.daemon import inbox
+from cli.daemon.daemon import watch
+from stillhouse.publish import publish_policy
+from stillhouse.session import Session
 from registry.state.state import State
 from registry.home import Home
 from registry.ledger.ledger import LedgerReader

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cli.board import ENDS, Board
-from cli.narration import describe
-from cli.watching import Plain, watcher
+from cli.views.board import ENDS, Board
+from cli.views.events import describe
+from cli.views.follow import Plain, watcher
 from phases.reactor.oversight import Progress
 from schemas.event import GENESIS, Actor, Event
 from schemas.events import EVENTS

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = (
     "examples/policies/demo.toml",
     "examples/policies/smoke.toml",
-    "cli/built_in_policy.toml",
+    "cli/daemon/built_in_policy.toml",
 )
 GOOD = {
     "fp32.top1_agreement": 1.0,

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from cli import recipes
-from cli.intake import publish_policy
-from cli.wiring import open_registry
+from stillhouse import recipes
+from stillhouse.publish import publish_policy
+from stillhouse.session import open_registry
 from registry.home import Home
 from schemas.artifact import Kind
 from schemas.events import ArtifactPublished

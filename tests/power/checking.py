@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from cli.repair import _forget_damaged, _from_copy
-from cli.wiring import Session, make_registry
+from cli.verbs.repair import _forget_damaged, _from_copy
+from stillhouse.session import Session, make_registry
 from registry.state.state import State
 from registry.home import Home
 from registry.ledger.ledger import LedgerReader

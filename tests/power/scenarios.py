@@ -18,11 +18,11 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-from cli.gc import collect
-from cli.holdings import alone
-from cli.intake import Publication, publish
-from cli.repair import _forget_damaged, _from_copy
-from cli.wiring import Session, make_registry
+from cli.verbs.gc import collect
+from stillhouse.stock import alone
+from stillhouse.publish import Publication, publish
+from cli.verbs.repair import _forget_damaged, _from_copy
+from stillhouse.session import Session, make_registry
 from registry.home import Home
 from registry.ledger.ledger import Ledger
 from schemas.artifact import Kind

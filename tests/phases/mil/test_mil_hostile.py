@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.main import main
-from cli.wiring import make_registry
+from stillhouse.session import make_registry
 from phases.mil import Interpreter, Package, unknown_ops
 from phases.mil.weights import WeightFile
 from registry.home import Home

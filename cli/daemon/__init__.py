@@ -1,0 +1,1 @@
+"""The process behind `still watch`, and the inbox that it empties."""

@@ -1,0 +1,407 @@
+"""The daemon: publishes what is dropped into the inbox, and advances every plan.
+
+What is taken stays where it is; the same content is never published twice. A dropped recipe becomes
+a plan. A dropped checkpoint takes the place of training in the default recipe (`--recipe`, else the
+built-in one), so a verified package follows without a command.
+
+Of several daemons on one registry the holder of `reactor.lock` works; the others stand by.
+
+Rules: between two turns there is nothing but one wait; a turn takes a few items at most, so that
+a full inbox does not keep ended workers waiting. SIGTERM is obeyed between two steps of the reactor
+(only the reading of a dropped item is given up at once, and never what records or folds events): by
+default the workers go on and the next daemon takes them up; when draining, they end first. A second
+signal, and Ctrl-C, end the workers that this daemon started; those that it took up go on. What
+cannot be taken because a disk is full or something is held is tried again; what is at fault itself,
+when it changes.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from stillhouse import publish as intake
+from stillhouse import recipes
+from stillhouse.documents import read_document
+from cli.daemon.inbox import Inbox, Item, changed, is_utf8, unfinished_part
+from stillhouse.session import Session
+from phases.reactor.leader import advancer
+from phases.reactor.reactor import Reactor
+from phases.reactor.waiting import Wakeups
+from registry.planning.views import PlanView, Status
+from schemas.artifact import PUBLISHABLE, Kind
+from schemas.digest import Digest
+from schemas.errors import BusyError, InputError, StillError, StorageError
+from schemas.recipe import (
+    ConversionSection,
+    ExportSection,
+    Given,
+    Recipe,
+    VerificationSection,
+)
+from store.disk.durable import reading, shown
+
+_STANDBY_SECONDS = 0.5
+"""Between two tries to get the reactor's lock."""
+
+_PROBED_SECONDS = 0.2
+_PROBED_AGAIN_SECONDS = 0.02
+"""So long, and between two tries, is the lock asked for by who would not stand by: whoever only
+looks whether somebody has it holds it for a moment."""
+
+_TAKEN_AT_ONCE = 8
+_BUILT_IN_POLICY = Path(__file__).with_name("built_in_policy.toml")
+
+
+def watch(
+    session: Session,
+    reactor: Reactor,
+    *,
+    inbox: Path | None = None,
+    recipe: Path | None = None,
+    once: bool = False,
+    drain: bool = False,
+    poll: float | None = None,
+    draw: Callable[[], None],
+    complain: Callable[[Path, StillError], None],
+    tell: Callable[[str], None],
+) -> bool:
+    """Run the daemon until it is stopped; with `once`, until inbox and plans are quiet.
+
+    drain: when it is told to stop, let live runs end first; with `once`, do so from the beginning.
+    poll: seconds between two looks at the inbox, where the system gives no notice of changes.
+    `draw` is called before every wait, `complain` is told of each dropped item that was refused, or
+    is to be tried again, `tell` what a person should know.
+    Returns whether every plan that was asked for is done and nothing was refused; True, too, when
+    it was told to stop.
+
+    Raises InputError: `watch.no_inbox`; with `once`, `watch.busy`.
+    """
+    folder = _required(inbox) if inbox else session.home.inbox
+    default = recipes.resolve(session, recipe) if recipe else None
+    with (
+        _Stop.listening() as stop,
+        Wakeups(session.home.log, inbox=folder, poll=poll, tell=tell) as wakeups,
+    ):
+        daemon = _Daemon(
+            session,
+            reactor,
+            inbox=Inbox(folder=folder),
+            wakeups=wakeups,
+            stop=stop,
+            default=default,
+            draw=draw,
+            complain=complain,
+        )
+        try:
+            return _serve(daemon, reactor, stop, once=once, drain=drain, tell=tell)
+        except KeyboardInterrupt:
+            reactor.stop()
+            raise
+
+
+def _serve(
+    daemon: _Daemon,
+    reactor: Reactor,
+    stop: _Stop,
+    *,
+    once: bool,
+    drain: bool,
+    tell: Callable[[str], None],
+) -> bool:
+    """Work while the lock is ours, and stand by while it is not."""
+    until = time.monotonic() + _PROBED_SECONDS
+    stands_by = False
+    while not stop.asked:
+        with reactor.advancing() as mine:
+            if mine:
+                if stands_by:
+                    tell("Nobody else advances this registry any more: taking over.")
+                return _advance(daemon, reactor, once=once, drain=drain, tell=tell)
+        late = time.monotonic() >= until
+        if once and late:
+            raise InputError(
+                f"{_other(daemon)} is advancing this registry.",
+                remedy="Leave the work to it, or stop it first.",
+                code="watch.busy",
+            )
+        if late and not stands_by:
+            stands_by = True
+            tell(f"{_other(daemon)} advances this registry: standing by to take over from it.")
+        reactor.refresh()
+        daemon.wait(_PROBED_AGAIN_SECONDS if once else _STANDBY_SECONDS)
+    return True
+
+
+def _advance(
+    daemon: _Daemon, reactor: Reactor, *, once: bool, drain: bool, tell: Callable[[str], None]
+) -> bool:
+    """Work until all is quiet, or until told to stop; what `watch` returns."""
+    quiet = not (drain and once) and daemon.work(once=once)
+    if drain:
+        if live := len(reactor.state.running()):
+            tell(f"Starting nothing more; runs that are still to end: {live}.")
+        daemon.drain()
+    reactor.hand_over()
+    if live := len(reactor.state.running()):
+        tell(f"Runs that go on, and are taken up by whoever advances this registry next: {live}.")
+    return daemon.all_done() if quiet else True
+
+
+def _other(daemon: _Daemon) -> str:
+    """Who advances instead, as the beginning of a sentence."""
+    pid = daemon.advancer()
+    return "Another process" if pid is None else f"Process {pid}"
+
+
+class _Asked(BaseException):
+    """Told to stop, in the middle of something that may be given up at any moment."""
+
+
+class _Stop:
+    """Whether the daemon was told to stop (SIGTERM)."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._at_once = False
+
+    @classmethod
+    @contextmanager
+    def listening(cls) -> Iterator[_Stop]:
+        """Listen for SIGTERM meanwhile; the second one is as Ctrl-C."""
+        stop = cls()
+        before = signal.signal(signal.SIGTERM, stop._hear)
+        try:
+            yield stop
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raises _Asked, from anywhere inside, when told to stop; at once, when told before."""
+        self._at_once = True
+        try:
+            if self.asked:
+                raise _Asked
+            yield
+        finally:
+            self._at_once = False
+
+    def _hear(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        if self._at_once:
+            raise _Asked
+
+
+class _Daemon:
+    """One holder of the reactor's lock."""
+
+    def __init__(
+        self,
+        session: Session,
+        reactor: Reactor,
+        *,
+        inbox: Inbox,
+        wakeups: Wakeups,
+        stop: _Stop,
+        default: Digest | None,
+        draw: Callable[[], None],
+        complain: Callable[[Path, StillError], None],
+    ) -> None:
+        self._session, self._reactor = session, reactor
+        self._inbox, self._wakeups = inbox, wakeups
+        self._default, self._stop = default, stop
+        self._draw, self._complain = draw, complain
+        self._refused = False
+        self._inbox.look(time.monotonic())
+
+    def work(self, *, once: bool) -> bool:
+        """Turn until told to stop; with `once`, until all is quiet. Returns whether it is."""
+        while not self._stop.asked:
+            taken = self._take_some()
+            if self._reactor.tick() or taken:
+                continue
+            if once and self._quiet():
+                return True
+            self._reactor.warm()
+            self.wait(self._patience())
+        return False
+
+    def drain(self) -> None:
+        """Let live runs end and record them; start nothing."""
+        while True:
+            if self._reactor.tick(start=False):
+                continue
+            if not self._reactor.state.running():
+                return
+            self.wait(self._reactor.pause())
+
+    def wait(self, seconds: float | None) -> None:
+        """Until something happens, at most so long, with everything told that is known."""
+        self._reactor.report_progress()
+        self._draw()
+        self._wakeups.wait(seconds)
+
+    def advancer(self) -> int | None:
+        """The process that advances instead of this one."""
+        return advancer(self._session.home)
+
+    def all_done(self) -> bool:
+        """Whether every requested plan is done and nothing was refused or waits to be taken."""
+        plans = self._reactor.state.wanted()
+        taken = not (self._refused or self._inbox.owing)
+        return taken and all(self._reactor.view(plan).done for plan in plans)
+
+    def _quiet(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        if not self._reactor.idle:
+            return False
+        self._inbox.look(time.monotonic())
+        return self._inbox.resting
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due although nothing happens; None: never."""
+        waits = [self._reactor.pause(), self._inbox.settles_in(time.monotonic())]
+        return min((seconds for seconds in waits if seconds is not None), default=None)
+
+    # -- taking --------------------------------------------------------------------------------
+
+    def _take_some(self) -> bool:
+        """Take what has come to rest, a few items at most; whether there were any."""
+        now = time.monotonic()
+        if self._wakeups.inbox_noticed() or self._inbox.settles_in(now) == 0:
+            self._inbox.look(now)
+        items = self._inbox.take(now, _TAKEN_AT_ONCE)
+        with suppress(_Asked):
+            for item in items:
+                self._take(item)
+        return bool(items)
+
+    def _take(self, item: Item) -> None:
+        if self._stop.asked:
+            return
+        try:
+            self._publish(item)
+        except (StorageError, BusyError) as error:
+            self._put_off(item, error)
+        except StillError as error:
+            self._refuse(item, error)
+        except Exception as error:  # noqa: BLE001  # one odd file must not end the daemon for all
+            told = InputError(
+                f"{shown(item.path)} could not be taken in: {type(error).__name__}: {error}.",
+                remedy="Remove it; if it is a sound file, please report this.",
+                code="inbox.crashed",
+            )
+            told.__cause__ = error
+            self._refuse(item, told)
+
+    def _publish(self, item: Item) -> None:
+        if item.kind is None:
+            raise _of_no_kind(item.path)
+        _require_whole(item)
+        if item.kind is Kind.RECIPE:
+            self._publish_recipe(item.path)
+            return
+        published = intake.publish(
+            self._session, item.path, item.kind, while_reading=self._stop.at_once
+        )
+        if item.kind is Kind.CHECKPOINT:
+            self._request(self._plan_for(published.digest))
+
+    def _publish_recipe(self, path: Path) -> None:
+        recipe = recipes.read(read_document(path), where=shown(path))
+        self._request(recipes.resolve_recipe(self._session, recipe, base=None))
+
+    def _refuse(self, item: Item, error: StillError) -> None:
+        """Complain, unless it changed while it was read: then it comes to rest once more."""
+        if not changed(item):
+            self._refused = True
+            self._complain(item.path, error)
+
+    def _put_off(self, item: Item, error: StillError) -> None:
+        """Try it again later, as it is not to blame; complain the first time."""
+        if not changed(item) and self._inbox.put_off(item, time.monotonic()):
+            self._complain(item.path, error)
+
+    def _request(self, plan: Digest) -> None:
+        self._reactor.refresh()
+        if plan not in self._reactor.state.requested:
+            recipes.request(self._session, plan)
+
+    def _plan_for(self, checkpoint: Digest) -> Digest:
+        """The plan that a dropped checkpoint starts."""
+        if self._default is None:
+            recipe = built_in_recipe(self._session)
+            return recipes.with_checkpoint(self._session, recipe, checkpoint, None)
+        self._reactor.refresh()
+        recipe = self._reactor.state.recipe(self._default)
+        dataset = recipe.given.dataset or made_dataset(self._reactor.view(self._default))
+        return recipes.with_checkpoint(self._session, recipe, checkpoint, dataset)
+
+
+def made_dataset(view: PlanView) -> Digest | None:
+    """The data set that a plan's dataset phase made already, if it did."""
+    for slot in view.slots:
+        if slot.slot.id == "dataset" and slot.status is Status.FILLED:
+            return slot.outputs.get("dataset")
+    return None
+
+
+def built_in_recipe(session: Session) -> Recipe:
+    """Export, conversion and verification of one checkpoint, under the built-in policy."""
+    return Recipe(
+        name="checkpoint",
+        policy=intake.publish_policy(session, _BUILT_IN_POLICY).digest,
+        given=Given(checkpoint="0" * 64),  # replaced by with_checkpoint
+        export=ExportSection(prefill=(128,), primary=128, decode_capacity=128),
+        conversion=ConversionSection(),
+        verification=VerificationSection(),
+    )
+
+
+def _required(inbox: Path) -> Path:
+    with reading(inbox):
+        found = inbox.is_dir()
+    if not found:
+        raise InputError(
+            f"There is no folder {shown(inbox)} to watch.",
+            remedy="Make it, with one folder in it for each kind that is to be dropped there.",
+            code="watch.no_inbox",
+        )
+    return inbox
+
+
+def _of_no_kind(path: Path) -> InputError:
+    kinds = ", ".join(sorted(PUBLISHABLE))
+    return InputError(
+        f"{shown(path)} is no folder of a kind, so nothing of it is published.",
+        remedy=f"Move what is to be published into a folder beside it that is named as its kind: "
+        f"{kinds}.",
+        code="inbox.no_kind",
+    )
+
+
+def _require_whole(item: Item) -> None:
+    """Raises InputError: it can not be looked at or named, or a download in it is not finished."""
+    with reading(item.path):
+        if item.fault:
+            raise item.fault
+    if not is_utf8(item.path.name):
+        raise InputError(
+            f"The name of {shown(item.path)} is not UTF-8, and no event can hold it.",
+            remedy="Rename it; it is looked at again then.",
+            code="inbox.not_utf8",
+        )
+    part = unfinished_part(item)
+    if part is not None:
+        raise InputError(
+            f"{shown(item.path)} holds {shown(part)}, which is not complete.",
+            remedy="Finish or remove it; the folder is looked at again when it changes.",
+            code="inbox.unfinished",
+        )

@@ -1,0 +1,1 @@
+"""Differences between runs and artifacts, and where they begin."""
