@@ -15,13 +15,13 @@ from typing import Any
 from finished import STILL, environment
 
 from stillhouse import recipes
+from stillhouse.registry.home import Home
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.registry.state.state import State
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.session import open_registry
-from registry.state.state import State
-from registry.home import Home
-from registry.projection.projection import Projection
-from schemas.event import Event
-from schemas.recipe import Recipe
-from store.disk.hashing import hash_file
+from stillhouse.store.disk.hashing import hash_file
 
 _ENDS = ("run.succeeded", "run.failed", "run.abandoned")
 _TABLES = ("event", "artifact", "edge", "gate", "cursor")

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from registry.ledger.format import encode_line
-from registry.ledger.ledger import Ledger
-from schemas.event import Actor, Event
-from schemas.events import TagMoved
+from stillhouse.registry.ledger.format import encode_line
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.event import Actor, Event
+from stillhouse.schemas.events import TagMoved
 
 ROUNDS = 2000
 QUICK = 200

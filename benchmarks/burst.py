@@ -22,15 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stillhouse.publish import publish_policy
+from stillhouse.registry.home import Home
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.events import ArtifactPublished
 from stillhouse.session import Session, make_registry, open_registry
-from registry.home import Home
-from schemas.artifact import Kind
-from schemas.event import Event
-from schemas.events import ArtifactPublished
 
 FILES, QUICK_FILES = 500, 48
 PUBLISHERS = 16
-STILL = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
+STILL = [sys.executable, "-c", "import sys; from stillhouse.cli.main import main; sys.exit(main())"]
 
 LIMIT_SECONDS = 1200
 EXPORT = "export = { prefill = [8], primary = 8 }\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-STILL = (sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())")
+STILL = (sys.executable, "-c", "import sys; from stillhouse.cli.main import main; sys.exit(main())")
 """The command as another process."""
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import peers
 from blake3 import blake3
 
-STILL = (sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())")
+STILL = (sys.executable, "-c", "import sys; from stillhouse.cli.main import main; sys.exit(main())")
 ROOT = Path(__file__).parents[1]
 MEBI = 1 << 20
 

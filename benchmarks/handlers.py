@@ -29,11 +29,11 @@ from typing import Any
 import peers
 from imagined import NOW, SITE, Imagined, about, imagine, name, published
 
-from phases.catalog import CATALOG
-from registry.planning.agenda import Agenda
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.events import (
+from stillhouse.phases.catalog import CATALOG
+from stillhouse.registry.planning.agenda import Agenda
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import (
     GateWaived,
     Payload,
     PlanCancelled,

@@ -17,27 +17,27 @@ from typing import Any
 from blake3 import blake3
 from finished import ROOT
 
-from phases.catalog import CATALOG
-from registry.planning.admission import admissions
-from registry.planning.agenda import Agenda
-from registry.planning.decide import Start
-from registry.state.state import State
-from registry.planning.views import Site, SlotView
-from schemas import canonical
-from schemas.artifact import Kind, Parent
-from schemas.digest import Digest
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import (
+from stillhouse.phases.catalog import CATALOG
+from stillhouse.registry.planning.admission import admissions
+from stillhouse.registry.planning.agenda import Agenda
+from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.planning.views import Site, SlotView
+from stillhouse.registry.state.state import State
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import (
     ArtifactPublished,
     Payload,
     PlanRequested,
     RunStarted,
     RunSucceeded,
 )
-from schemas.limits import Limits
-from schemas.policy import Check, Policy, phase_of
-from schemas.recipe import Recipe
-from schemas.report import Metric
+from stillhouse.schemas.limits import Limits
+from stillhouse.schemas.policy import Check, Policy, phase_of
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.report import Metric
 
 NOW = "2026-11-22T10:00:00.000000Z"
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import peers
 
-STILL = (sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())")
+STILL = (sys.executable, "-c", "import sys; from stillhouse.cli.main import main; sys.exit(main())")
 ROOT = Path(__file__).parents[1]
 MEBI = 1 << 20
 PIECE = 64 * MEBI

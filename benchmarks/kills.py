@@ -28,8 +28,8 @@ import peers
 from aftermath import Aftermath
 from finished import ROOT, environment, finished
 
-from schemas.digest import Digest
-from schemas.recipe import Recipe
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.recipe import Recipe
 from tests.pipeline.still import workers
 
 KILLS = 500
@@ -69,10 +69,10 @@ def _note_what_is_acknowledged(notes: Path) -> None:
     """From now on `seq TAB hash` of each event goes to `notes` as soon as it is acknowledged."""
     from hashlib import sha256
 
-    from registry.ledger.ledger import Ledger
-    from schemas import canonical
-    from schemas.event import Event
-    from schemas.events import Payload
+    from stillhouse.registry.ledger.ledger import Ledger
+    from stillhouse.schemas import canonical
+    from stillhouse.schemas.event import Event
+    from stillhouse.schemas.events import Payload
 
     fd = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     plain = Ledger.append
@@ -90,9 +90,9 @@ def _publish(registry: Path, chance: random.Random) -> int:
     """Small files, at times what others publish just now, one through the inbox, and plans."""
     from stillhouse import publish as intake
     from stillhouse import recipes
+    from stillhouse.registry.home import Home
+    from stillhouse.schemas.artifact import Kind
     from stillhouse.session import open_registry
-    from registry.home import Home
-    from schemas.artifact import Kind
 
     session = open_registry(Home(registry))
     with tempfile.TemporaryDirectory(dir=registry.parent) as name:
@@ -117,8 +117,8 @@ def _publish(registry: Path, chance: random.Random) -> int:
 
 def _run(registry: Path, chance: random.Random) -> int:
     """`still run` of a new recipe. Ends with 1 when the data set was one that must fail."""
-    from cli.main import main as still
-    from schemas import canonical
+    from stillhouse.cli.main import main as still
+    from stillhouse.schemas import canonical
 
     path = registry.parent / f"recipe-{chance.getrandbits(64):x}.json"
     path.write_bytes(canonical.encode(variant(_base(registry), chance).to_json()))
@@ -126,16 +126,16 @@ def _run(registry: Path, chance: random.Random) -> int:
 
 
 def _watch(registry: Path, _chance: random.Random) -> int:
-    from cli.main import main as still
+    from stillhouse.cli.main import main as still
 
     return still(["--registry", str(registry), "watch"])
 
 
 def _project(registry: Path, chance: random.Random) -> int:
     """Catch up again and again; sometimes from nothing, sometimes by a person's question."""
-    from cli.main import main as still
+    from stillhouse.cli.main import main as still
+    from stillhouse.registry.home import Home
     from stillhouse.session import open_registry
-    from registry.home import Home
 
     session = open_registry(Home(registry))
     while True:
@@ -150,7 +150,7 @@ def _project(registry: Path, chance: random.Random) -> int:
 
 
 def _read(registry: Path, chance: random.Random) -> int:
-    from cli.main import main as still
+    from stillhouse.cli.main import main as still
 
     verbs = ("log", "ls", "gates", "why dataset", "lineage release@latest", "fsck")
     while True:
@@ -172,8 +172,8 @@ _PARTS: dict[str, Callable[[Path, random.Random], int]] = {
 
 def _base(registry: Path) -> Recipe:
     """The recipe of the finished pipeline, in digests."""
+    from stillhouse.registry.home import Home
     from stillhouse.session import open_registry
-    from registry.home import Home
 
     state = open_registry(Home(registry)).state()
     return state.recipe(next(iter(state.requested)))
@@ -200,8 +200,8 @@ def must_fail(recipe: Recipe) -> bool:
 
 def _open_plans(registry: Path) -> set[Digest]:
     """Plans that were asked for and are neither done nor failed."""
+    from stillhouse.registry.home import Home
     from stillhouse.session import open_registry
-    from registry.home import Home
 
     state = open_registry(Home(registry)).state()
     failed = {run.started.plan for run in state.runs.values() if run.status == "failed"}

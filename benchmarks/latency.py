@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 ROUNDS = 15
-STILL = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
+STILL = [sys.executable, "-c", "import sys; from stillhouse.cli.main import main; sys.exit(main())"]
 
 
 def main(registry: Path) -> None:

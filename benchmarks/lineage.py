@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from registry.lineage.graph import Lineage
-from schemas.event import GENESIS
+from stillhouse.registry.lineage.graph import Lineage
+from stillhouse.schemas.event import GENESIS
 
 FULL, QUICK = 1_000_000, 20_000
 CLUSTER = 100

@@ -25,11 +25,11 @@ from pathlib import Path
 import peers
 from finished import Finished, environment, finished
 
+from stillhouse.registry.home import Home
+from stillhouse.registry.planning.views import PlanView
+from stillhouse.schemas.plan import Need
 from stillhouse.session import Session, open_registry
-from registry.home import Home
-from registry.planning.views import PlanView
-from schemas.plan import Need
-from store.trees.checkout import checkout
+from stillhouse.store.trees.checkout import checkout
 
 ROUNDS = 9
 QUICK_ROUNDS = 3

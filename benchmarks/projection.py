@@ -21,11 +21,11 @@ from pathlib import Path
 import duckdb
 from world import World, write
 
-from registry.ledger.ledger import Ledger
-from registry.projection.projection import Projection
-from schemas.artifact import Kind, Parent
-from schemas.event import Actor
-from schemas.events import ArtifactPublished, TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import ArtifactPublished, TagMoved
 
 EVENTS = 100_000
 QUICK = 10_000

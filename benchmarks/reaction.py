@@ -28,19 +28,19 @@ from datetime import datetime
 from pathlib import Path
 
 from stillhouse.publish import publish_policy
+from stillhouse.registry.home import Home
+from stillhouse.registry.ledger.ledger import LedgerReader
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.events import ArtifactPublished, PlanRequested
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.session import Session, make_registry, open_registry
-from registry.home import Home
-from registry.ledger.ledger import LedgerReader
-from schemas import canonical
-from schemas.artifact import Kind
-from schemas.event import Event
-from schemas.events import ArtifactPublished, PlanRequested
-from schemas.recipe import Recipe
 
 ROUNDS, QUICK_ROUNDS = 100, 5
 IDLE_SECONDS, QUICK_IDLE_SECONDS = 60, 10
 TICKS = os.sysconf("SC_CLK_TCK")
-STILL = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
+STILL = [sys.executable, "-c", "import sys; from stillhouse.cli.main import main; sys.exit(main())"]
 
 POLICY = """
 name = "p"

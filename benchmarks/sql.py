@@ -16,7 +16,7 @@ from pathlib import Path
 
 from world import World, write
 
-from registry.projection.projection import Projection
+from stillhouse.registry.projection.projection import Projection
 
 ARTIFACTS = 1_000_000
 QUICK = 10_000

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from store_probes import Probes, hashed, still
 
-from cli.verbs.tag import move_tag
-from schemas.artifact import Form, Kind, Parent
-from schemas.digest import Digest
-from schemas.events import ArtifactPublished, RunStarted, RunSucceeded
-from store.disk.hashing import hash_bytes
-from store.trees.trees import Entry, put_tree, tree_bytes
+from stillhouse.cli.verbs.tag import move_tag
+from stillhouse.schemas.artifact import Form, Kind, Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import ArtifactPublished, RunStarted, RunSucceeded
+from stillhouse.store.disk.hashing import hash_bytes
+from stillhouse.store.trees.trees import Entry, put_tree, tree_bytes
 
 _NOTHING: Callable[[], Iterator[str]] = lambda: iter(())  # noqa: E731  # a default that is called
 _TOLD_GONE = (0, 2)
@@ -394,7 +394,7 @@ class World:
             raise RuntimeError(f"still {' '.join(words)} ended with {code}: {said}")
 
     def _entries(self, digest: Digest) -> Mapping[str, Entry]:
-        from store.trees.trees import read_tree
+        from stillhouse.store.trees.trees import read_tree
 
         store = self.probes.session.store
         return {entry.path: entry for entry in read_tree(store, digest)}

@@ -18,11 +18,11 @@ from pathlib import Path
 from blake3 import blake3
 from finished import STILL, environment
 
+from stillhouse.registry.home import Home
+from stillhouse.registry.state.state import Published
+from stillhouse.schemas.digest import Digest
 from stillhouse.session import open_registry
-from registry.state.state import Published
-from registry.home import Home
-from schemas.digest import Digest
-from store.trees.trees import parse_tree
+from stillhouse.store.trees.trees import parse_tree
 
 _PLACE = re.compile(r"(?:condemned/)?([0-9a-f]{2})/([0-9a-f]{62})")
 _OBJECT_MODE = stat.S_IFREG | 0o444

@@ -24,9 +24,15 @@ from pathlib import Path
 
 from world import World, write
 
-from registry.audit.audit import Examination, Projected, Witness, examine, read_projection
-from registry.projection.projection import Projection
-from schemas.event import GENESIS
+from stillhouse.registry.audit.audit import (
+    Examination,
+    Projected,
+    Witness,
+    examine,
+    read_projection,
+)
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.schemas.event import GENESIS
 
 CASES = 5200
 QUICK = 300

@@ -17,8 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from registry.ledger.format import encode_line
-from schemas.event import GENESIS, Event
+from stillhouse.registry.ledger.format import encode_line
+from stillhouse.schemas.event import GENESIS, Event
 
 PER_PLAN = 25
 """Artifacts of one plan, about."""

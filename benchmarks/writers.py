@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.ledger.format import encode_line
-from registry.ledger.ledger import Ledger
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import TagMoved
+from stillhouse.registry.ledger.format import encode_line
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import TagMoved
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier

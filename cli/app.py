@@ -13,41 +13,41 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import InputError
+from stillhouse.schemas.errors import InputError
 
 VERBS = {
-    "init": "cli.verbs.fsck",
-    "publish": "cli.verbs.publish",
-    "run": "cli.verbs.run",
-    "watch": "cli.verbs.run",
-    "ls": "cli.verbs.ls",
-    "show": "cli.verbs.show",
-    "cat": "cli.verbs.ls",
-    "checkout": "cli.verbs.ls",
-    "lineage": "cli.verbs.lineage",
-    "diff": "cli.verbs.diff",
-    "blame": "cli.verbs.diff",
-    "log": "cli.verbs.log",
-    "sql": "cli.verbs.sql",
-    "tag": "cli.verbs.tag",
-    "runs": "cli.verbs.runs",
-    "logs": "cli.verbs.logs",
-    "cancel": "cli.verbs.cancel",
-    "retry": "cli.verbs.waive",
-    "waive": "cli.verbs.waive",
-    "gates": "cli.verbs.gates",
-    "why": "cli.verbs.why",
-    "why-not": "cli.verbs.why_not",
-    "manifest": "cli.verbs.manifest",
-    "verify": "cli.verbs.manifest",
-    "audit": "cli.verbs.audit",
-    "du": "cli.verbs.du",
-    "gc": "cli.verbs.gc",
-    "evict": "cli.verbs.evict",
-    "rewind": "cli.verbs.rewind",
-    "repair": "cli.verbs.repair",
-    "fsck": "cli.verbs.fsck",
-    "doctor": "cli.verbs.fsck",
+    "init": "stillhouse.cli.verbs.fsck",
+    "publish": "stillhouse.cli.verbs.publish",
+    "run": "stillhouse.cli.verbs.run",
+    "watch": "stillhouse.cli.verbs.run",
+    "ls": "stillhouse.cli.verbs.ls",
+    "show": "stillhouse.cli.verbs.show",
+    "cat": "stillhouse.cli.verbs.ls",
+    "checkout": "stillhouse.cli.verbs.ls",
+    "lineage": "stillhouse.cli.verbs.lineage",
+    "diff": "stillhouse.cli.verbs.diff",
+    "blame": "stillhouse.cli.verbs.diff",
+    "log": "stillhouse.cli.verbs.log",
+    "sql": "stillhouse.cli.verbs.sql",
+    "tag": "stillhouse.cli.verbs.tag",
+    "runs": "stillhouse.cli.verbs.runs",
+    "logs": "stillhouse.cli.verbs.logs",
+    "cancel": "stillhouse.cli.verbs.cancel",
+    "retry": "stillhouse.cli.verbs.waive",
+    "waive": "stillhouse.cli.verbs.waive",
+    "gates": "stillhouse.cli.verbs.gates",
+    "why": "stillhouse.cli.verbs.why",
+    "why-not": "stillhouse.cli.verbs.why_not",
+    "manifest": "stillhouse.cli.verbs.manifest",
+    "verify": "stillhouse.cli.verbs.manifest",
+    "audit": "stillhouse.cli.verbs.audit",
+    "du": "stillhouse.cli.verbs.du",
+    "gc": "stillhouse.cli.verbs.gc",
+    "evict": "stillhouse.cli.verbs.evict",
+    "rewind": "stillhouse.cli.verbs.rewind",
+    "repair": "stillhouse.cli.verbs.repair",
+    "fsck": "stillhouse.cli.verbs.fsck",
+    "doctor": "stillhouse.cli.verbs.fsck",
 }
 """Verb -> the module that holds a function of that name (`-` is `_` there)."""
 
@@ -115,7 +115,7 @@ def _still(
 
 
 def _version() -> None:
-    from cli.version import VERSION
+    from stillhouse.cli.version import VERSION
 
     typer.echo(f"still {VERSION}")
     raise typer.Exit

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stillhouse.registry.home import locate
 from stillhouse.session import Session, open_registry
-from registry.home import locate
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A digest prefix, a tag, or kind@latest.")]
 MaybeRef = Annotated[

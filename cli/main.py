@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _version()
     # Looking for pydantic plugins reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    from cli.app import run  # typer costs 90 ms: only from here on
-    from schemas.errors import StillError
+    from stillhouse.cli.app import run  # typer costs 90 ms: only from here on
+    from stillhouse.schemas.errors import StillError
 
     _escape_what_cannot_be_written()
     try:
@@ -49,15 +49,15 @@ def _escape_what_cannot_be_written() -> None:
 
 
 def _version() -> int:
-    from cli.version import VERSION
+    from stillhouse.cli.version import VERSION
 
     sys.stdout.write(f"still {VERSION}\n")
     return 0
 
 
 def _tell(error: object, *, as_json: bool) -> int:
-    from cli.views.render import tell_error
-    from schemas.errors import StillError
+    from stillhouse.cli.views.render import tell_error
+    from stillhouse.schemas.errors import StillError
 
     assert isinstance(error, StillError)  # noqa: S101  # caught as such
     tell_error(error, as_json=as_json)

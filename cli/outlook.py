@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stillhouse.registry.planning.assess import assess
+from stillhouse.schemas.digest import Digest
 from stillhouse.session import Session, clock
-from registry.planning.assess import assess
-from schemas.digest import Digest
 
 if TYPE_CHECKING:
-    from registry.planning.views import PlanView, Site
+    from stillhouse.registry.planning.views import PlanView, Site
 
 
 class Outlook:
@@ -17,7 +17,7 @@ class Outlook:
 
     def __init__(self, session: Session) -> None:
         from stillhouse.config import read_config
-        from phases.reactor.site import Surroundings
+        from stillhouse.phases.reactor.site import Surroundings
 
         self.home = session.home
         self.state = session.state()
@@ -26,6 +26,6 @@ class Outlook:
 
     def view(self, plan: Digest, *, fresh: bool = False) -> PlanView:
         """A plan as it stands; `fresh`: as if it were asked for now. Raises KeyError."""
-        from phases.catalog import CATALOG
+        from stillhouse.phases.catalog import CATALOG
 
         return assess(self.state, plan, CATALOG, self.site, self.now, fresh=fresh)

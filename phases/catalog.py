@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from phases import conversion, dataset, deployment, evaluation, export, training, verification
-from phases.contract import Phase
-from schemas.errors import InputError
-from schemas.plan import PhaseSpec
+from stillhouse.phases import (
+    conversion,
+    dataset,
+    deployment,
+    evaluation,
+    export,
+    training,
+    verification,
+)
+from stillhouse.phases.contract import Phase
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.plan import PhaseSpec
 
 CATALOG: tuple[PhaseSpec, ...] = (
     dataset.SPEC,
@@ -32,5 +40,5 @@ def phase_function(name: str) -> Phase:
             remedy="Phases are: " + ", ".join(spec.name for spec in CATALOG) + ".",
             code="phase.unknown",
         )
-    function: Phase = import_module(f"phases.{name}").run
+    function: Phase = import_module(f"stillhouse.phases.{name}").run
     return function

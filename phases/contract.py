@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from registry.home import Home
-from schemas import canonical
-from schemas.artifact import FileFact, Form, Kind, Product
-from schemas.digest import Digest
-from schemas.report import Report
+from stillhouse.registry.home import Home
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import FileFact, Form, Kind, Product
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)

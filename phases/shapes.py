@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.recipe import ExportSection
+from stillhouse.schemas.recipe import ExportSection
 
 Mode = Literal["prefill", "decode"]
 

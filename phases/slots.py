@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from schemas.plan import Need
-from schemas.recipe import Recipe
+from stillhouse.schemas.plan import Need
+from stillhouse.schemas.recipe import Recipe
 
 
 def checkpoint(recipe: Recipe) -> Need:

@@ -15,8 +15,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.digest import Digest
-from schemas.errors import InputError
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError
 
 FOLDER = ".still"
 LEDGER = "events.log"

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.digest import Digest, Sha256
-from schemas.value import Value
+from stillhouse.schemas.digest import Digest, Sha256
+from stillhouse.schemas.value import Value
 
 
 class Kind(StrEnum):

@@ -11,7 +11,7 @@ from typing import Any
 
 import rfc8785
 
-from schemas.errors import InputError
+from stillhouse.schemas.errors import InputError
 
 Json = dict[str, Any]
 """A JSON object. The one place where values are of any type."""

@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.digest import Digest, Sha256
-from schemas.value import Value
+from stillhouse.schemas.digest import Digest, Sha256
+from stillhouse.schemas.value import Value
 
 Dtype = Literal["int32", "float16", "float32"]
 

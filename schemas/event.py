@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import Field
 
-from schemas.digest import Digest, Sha256
-from schemas.value import Value
+from stillhouse.schemas.digest import Digest, Sha256
+from stillhouse.schemas.value import Value
 
 GENESIS = "0" * 64
 """`prev` of the first event."""

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.artifact import FileFact, Form, Kind, Origin, Parent
-from schemas.digest import Digest
-from schemas.policy import CheckResult, Tier, Verdict
-from schemas.value import Value
+from stillhouse.schemas.artifact import FileFact, Form, Kind, Origin, Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.policy import CheckResult, Tier, Verdict
+from stillhouse.schemas.value import Value
 
 
 class Payload(Value):

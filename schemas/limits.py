@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from schemas.value import Value
+from stillhouse.schemas.value import Value
 
 Workers = Annotated[int, Field(ge=1, le=64)]
 Bytes = Annotated[int, Field(gt=0)]

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.recipe import Recipe
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from schemas.report import Metric
-from schemas.value import Value
+from stillhouse.schemas.report import Metric
+from stillhouse.schemas.value import Value
 
 
 class Verdict(StrEnum):

@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.policy import Tier
-from schemas.value import Value
+from stillhouse.schemas.policy import Tier
+from stillhouse.schemas.value import Value
 
 Ref = Annotated[str, Field(min_length=1)]
 Positive = Annotated[int, Field(gt=0)]

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.artifact import Kind, Origin
-from schemas.digest import Digest, Sha256
-from schemas.policy import CheckResult, Tier, Verdict
-from schemas.value import Value
+from stillhouse.schemas.artifact import Kind, Origin
+from stillhouse.schemas.digest import Digest, Sha256
+from stillhouse.schemas.policy import CheckResult, Tier, Verdict
+from stillhouse.schemas.value import Value
 
 
 class ReleasedFile(Value):

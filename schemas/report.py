@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.digest import Digest
-from schemas.value import Value
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.value import Value
 
 _LARGEST = 2.0**53
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from schemas import canonical
+from stillhouse.schemas import canonical
 
 SHORTEST = 6
 """Characters of the shortest value that is looked for; a shorter one is in half of all texts."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 
-from schemas.canonical import Json
-from schemas.errors import InputError, IntegrityError
-from schemas.event import Event
-from schemas.events import EVENTS, Payload
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.events import EVENTS, Payload
 
 Upcaster = Callable[[Json], Json]
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError, field_validator
 
-from registry.home import Home
-from schemas.errors import InputError
-from schemas.limits import Limits, PhaseLimits
+from stillhouse.registry.home import Home
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.limits import Limits, PhaseLimits
 
 TEXT = """\
 # A stillhouse registry. Lines that are missing mean these values.
@@ -186,7 +186,7 @@ def _looks_like_a_key(name: str) -> bool:
 def _check_phases(home: Home, config: Config) -> None:
     if not config.phases:
         return
-    from phases.catalog import CATALOG
+    from stillhouse.phases.catalog import CATALOG
 
     known = [spec.name for spec in CATALOG]
     for name in config.phases:

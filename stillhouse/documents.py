@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from schemas import canonical
-from schemas.errors import InputError, RecipeError
-from store.disk.durable import reading, shown
-from store.objects.sources import refuse_special
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import InputError, RecipeError
+from stillhouse.store.disk.durable import reading, shown
+from stillhouse.store.objects.sources import refuse_special
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.documents import parse, read_document
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import PUBLISHABLE, Form, Kind, Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError, PhaseError, UntrustedFileError
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.events import ArtifactPublished
+from stillhouse.schemas.policy import Policy
 from stillhouse.session import Session, clock
-from schemas import canonical
-from schemas.artifact import PUBLISHABLE, Form, Kind, Parent
-from schemas.digest import Digest
-from schemas.errors import InputError, PhaseError, UntrustedFileError
-from schemas.event import Event
-from schemas.events import ArtifactPublished
-from schemas.policy import Policy
-from store.disk.durable import present, reading, shown
-from store.objects.sources import refuse_special
+from stillhouse.store.disk.durable import present, reading, shown
+from stillhouse.store.objects.sources import refuse_special
 
 if TYPE_CHECKING:
-    from cli.views.progress import Bar
-    from registry.state.state import State
-    from store.trees.scan import Found
+    from stillhouse.cli.views.progress import Bar
+    from stillhouse.registry.state.state import State
+    from stillhouse.store.trees.scan import Found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,7 @@ def _scanned(path: Path) -> Sequence[Found] | None:
     Refuses links and special files, at the top and inside, before anything is opened. Raises
     InputError.
     """
-    from store.trees.scan import scan
+    from stillhouse.store.trees.scan import scan
 
     with reading(path):
         mode = path.lstat().st_mode
@@ -202,8 +202,8 @@ def _stored(
     rehash: bool,
     bar: Bar | None,
 ) -> tuple[Digest, int]:
-    from store.objects.statcache import StatCache
-    from store.trees.trees import put_tree
+    from stillhouse.store.objects.statcache import StatCache
+    from stillhouse.store.trees.trees import put_tree
 
     cache = StatCache(session.home.stat_cache, believe=not rehash)
     tell = bar.add if bar else _silent
@@ -246,7 +246,7 @@ def _no_check(_path: Path) -> dict[str, Any]:
 
 
 def _check_checkpoint(path: Path) -> dict[str, Any]:
-    from phases.untrusted import check_model_folder, check_student_shapes
+    from stillhouse.phases.untrusted import check_model_folder, check_student_shapes
 
     _require_folder(path, "checkpoint", "a Hugging Face folder with config.json and safetensors")
     found = check_model_folder(path)
@@ -255,7 +255,7 @@ def _check_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_teacher(path: Path) -> dict[str, Any]:
-    from phases.untrusted import check_gguf, check_model_folder
+    from stillhouse.phases.untrusted import check_gguf, check_model_folder
 
     if path.is_dir():
         return {"format": "huggingface", "model_type": check_model_folder(path).model_type}
@@ -270,7 +270,7 @@ def _check_teacher(path: Path) -> dict[str, Any]:
 
 
 def _check_mlpackage(path: Path) -> dict[str, Any]:
-    from phases.untrusted import check_mlpackage
+    from stillhouse.phases.untrusted import check_mlpackage
 
     _require_folder(path, "mlpackage", "a .mlpackage folder")
     check_mlpackage(path)
@@ -280,7 +280,7 @@ def _check_mlpackage(path: Path) -> dict[str, Any]:
 
 def _check_program(path: Path) -> None:
     """Parse the program and read every constant: names and offsets must stay inside the package."""
-    from phases.mil import Interpreter, Package
+    from stillhouse.phases.mil import Interpreter, Package
 
     try:
         package = Package.open(path)
@@ -291,7 +291,7 @@ def _check_program(path: Path) -> None:
 
 
 def _check_dataset(path: Path) -> dict[str, Any]:
-    from phases.data.records import read_header
+    from stillhouse.phases.data.records import read_header
 
     _require_folder(path, "dataset", "a folder with dataset.json and the splits (docs/design.md)")
     return {"dataset": read_header(path).to_json()}

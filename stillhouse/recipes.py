@@ -19,15 +19,15 @@ from typing import Any
 
 from stillhouse.documents import parse, read_document
 from stillhouse.publish import publish, record
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.digest import Digest, is_digest
+from stillhouse.schemas.errors import RecipeError, ReferenceError_
+from stillhouse.schemas.events import ArtifactPublished, PlanRequested
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.session import Session
-from registry.state.references import resolve_reference
-from schemas import canonical
-from schemas.artifact import Kind, Parent
-from schemas.digest import Digest, is_digest
-from schemas.errors import RecipeError, ReferenceError_
-from schemas.events import ArtifactPublished, PlanRequested
-from schemas.recipe import Recipe
-from store.disk.durable import present, shown
+from stillhouse.store.disk.durable import present, shown
 
 _DIST = "dist:"
 

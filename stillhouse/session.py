@@ -15,18 +15,18 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from registry.home import Home
-from schemas.errors import InputError
-from schemas.event import Actor
+from stillhouse.registry.home import Home
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.event import Actor
 
 if TYPE_CHECKING:
     from stillhouse.config import Config
-    from phases.reactor.reactor import Notice, Reactor
-    from registry.state.state import State
-    from registry.ledger.ledger import Ledger, LedgerReader
-    from registry.projection.projection import Projection
-    from schemas.limits import Limits
-    from store.objects.local import BlobStore
+    from stillhouse.phases.reactor.reactor import Notice, Reactor
+    from stillhouse.registry.ledger.ledger import Ledger, LedgerReader
+    from stillhouse.registry.projection.projection import Projection
+    from stillhouse.registry.state.state import State
+    from stillhouse.schemas.limits import Limits
+    from stillhouse.store.objects.local import BlobStore
 
 
 def clock() -> datetime:
@@ -55,8 +55,8 @@ class Session:
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger."""
-        from registry.ledger.ledger import Ledger
-        from schemas.secrets import secret_values
+        from stillhouse.registry.ledger.ledger import Ledger
+        from stillhouse.schemas.secrets import secret_values
 
         secrets = secret_values(os.environ, self.config.secrets)
         return Ledger(self.home.log, clock, actor(), secrets=secrets)
@@ -64,14 +64,14 @@ class Session:
     @cached_property
     def store(self) -> BlobStore:
         """The store."""
-        from store.objects.local import BlobStore
+        from stillhouse.store.objects.local import BlobStore
 
         return BlobStore(self.home.objects)
 
     @cached_property
     def projection(self) -> Projection:
         """The projection; importing DuckDB costs 100 ms."""
-        from registry.projection.projection import Projection
+        from stillhouse.registry.projection.projection import Projection
 
         return Projection(self.home.projection, self.home.log)
 
@@ -88,8 +88,8 @@ class Session:
 
     @cached_property
     def _folded(self) -> tuple[State, LedgerReader]:
-        from registry.state.state import State
-        from registry.ledger.ledger import LedgerReader
+        from stillhouse.registry.ledger.ledger import LedgerReader
+        from stillhouse.registry.state.state import State
 
         return State(), LedgerReader(self.home.log)
 
@@ -122,8 +122,8 @@ class Session:
 
         From now on `state` is this one's, and the listener hears what is folded for either.
         """
-        from phases.catalog import CATALOG
-        from phases.reactor.reactor import Reactor
+        from stillhouse.phases.catalog import CATALOG
+        from stillhouse.phases.reactor.reactor import Reactor
 
         self._reactor = None
         self.__dict__.pop("_folded", None)  # before the next fold: two take twice the room
@@ -147,7 +147,7 @@ def open_registry(home: Home) -> Session:
     Raises InputError when there is none, IntegrityError `ledger.cut` when its ledger lost events
     that were projected: such a log is never extended.
     """
-    from registry.ledger.witness import check_noted
+    from stillhouse.registry.ledger.witness import check_noted
 
     session = open_unchecked(home)
     check_noted(home.projection, home.log)
@@ -167,9 +167,9 @@ def make_registry(home: Home) -> bool:
     if home.exists:
         return False
     from stillhouse.config import TEXT
-    from schemas.artifact import PUBLISHABLE
-    from store.objects.local import BlobStore
-    from store.disk.durable import make_folder, replace_durably, sync_folder, writing
+    from stillhouse.schemas.artifact import PUBLISHABLE
+    from stillhouse.store.disk.durable import make_folder, replace_durably, sync_folder, writing
+    from stillhouse.store.objects.local import BlobStore
 
     with writing(home.root):
         make_folder(home.root)

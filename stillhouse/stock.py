@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from cli.alive import held
-from registry.keeping.marking import Seen, Stock
-from schemas.artifact import Form
-from schemas.digest import Digest
-from schemas.errors import BusyError, IntegrityError
-from store.disk.durable import writing
-from store.objects.leases import Lease
-from store.objects.paths import listed
-from store.trees.trees import read_tree
+from stillhouse.cli.alive import held
+from stillhouse.registry.keeping.marking import Seen, Stock
+from stillhouse.schemas.artifact import Form
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import BusyError, IntegrityError
+from stillhouse.store.disk.durable import writing
+from stillhouse.store.objects.leases import Lease
+from stillhouse.store.objects.paths import listed
+from stillhouse.store.trees.trees import read_tree
 
 if TYPE_CHECKING:
+    from stillhouse.phases.reactor.folders import RunFolders
+    from stillhouse.phases.workers.job import JobInput
+    from stillhouse.registry.home import Home
+    from stillhouse.registry.state.state import State
+    from stillhouse.schemas.artifact import Product
     from stillhouse.session import Session
-    from phases.workers.job import JobInput
-    from phases.reactor.folders import RunFolders
-    from registry.state.state import State
-    from registry.home import Home
-    from schemas.artifact import Product
 
 
 class _Seen(NamedTuple):
@@ -50,8 +50,8 @@ class Stocktaker:
     """Looks again and again; remembers the ledger as far as it read it, and every tree."""
 
     def __init__(self, session: Session) -> None:
-        from registry.state.state import State
-        from registry.ledger.ledger import LedgerReader
+        from stillhouse.registry.ledger.ledger import LedgerReader
+        from stillhouse.registry.state.state import State
 
         self._session = session
         self._home, self._store = session.home, session.store
@@ -115,7 +115,7 @@ class Stocktaker:
     @cached_property
     def run_folders(self) -> RunFolders:
         """What lies below `runs/`, judged by the same state."""
-        from phases.reactor.folders import RunFolders
+        from stillhouse.phases.reactor.folders import RunFolders
 
         return RunFolders(self._home, self.state, self._session.config.limits())
 
@@ -195,7 +195,7 @@ def _placed(home: Home) -> Iterator[tuple[Digest, Seen]]:
 
 def _unrecorded(home: Home) -> Iterator[Product | JobInput]:
     """What workers made and left to be recorded, and what live ones read."""
-    from phases.workers.job import Job, Outcome
+    from stillhouse.phases.workers.job import Job, Outcome
 
     for folder in sorted(home.runs.glob("*")):
         with suppress(FileNotFoundError, ValidationError):  # recorded meanwhile, or left in pieces

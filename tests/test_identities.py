@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from phases.dataset.answers import answer_key, example_seed
-from phases.dataset.scoring import cache_key, score_key
-from phases.dataset.sources import Example, content_key, read_source
-from phases.numerics.distances import bootstrap_interval
-from phases.data.records import Message, Record, content_id
-from phases.reactor.repeat import repeat_key
-from phases.models import StudentConfig, from_shape
-from phases.teachers import Prompt, Sampling
-from phases.training.examples import order
-from registry.planning.runkey import run_key
-from schemas.artifact import Parent
-from schemas.recipe import DatasetSection, Source
+from stillhouse.phases.data.records import Message, Record, content_id
+from stillhouse.phases.dataset.answers import answer_key, example_seed
+from stillhouse.phases.dataset.scoring import cache_key, score_key
+from stillhouse.phases.dataset.sources import Example, content_key, read_source
+from stillhouse.phases.models import StudentConfig, from_shape
+from stillhouse.phases.numerics.distances import bootstrap_interval
+from stillhouse.phases.reactor.repeat import repeat_key
+from stillhouse.phases.teachers import Prompt, Sampling
+from stillhouse.phases.training.examples import order
+from stillhouse.registry.planning.runkey import run_key
+from stillhouse.schemas.artifact import Parent
+from stillhouse.schemas.recipe import DatasetSection, Source
 
 A, B = "aa" * 32, "bb" * 32
 CHAT = (

@@ -26,24 +26,24 @@ from types import FrameType
 
 from stillhouse import publish as intake
 from stillhouse import recipes
+from stillhouse.cli.daemon.inbox import Inbox, Item, changed, is_utf8, unfinished_part
 from stillhouse.documents import read_document
-from cli.daemon.inbox import Inbox, Item, changed, is_utf8, unfinished_part
-from stillhouse.session import Session
-from phases.reactor.leader import advancer
-from phases.reactor.reactor import Reactor
-from phases.reactor.waiting import Wakeups
-from registry.planning.views import PlanView, Status
-from schemas.artifact import PUBLISHABLE, Kind
-from schemas.digest import Digest
-from schemas.errors import BusyError, InputError, StillError, StorageError
-from schemas.recipe import (
+from stillhouse.phases.reactor.leader import advancer
+from stillhouse.phases.reactor.reactor import Reactor
+from stillhouse.phases.reactor.waiting import Wakeups
+from stillhouse.registry.planning.views import PlanView, Status
+from stillhouse.schemas.artifact import PUBLISHABLE, Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import BusyError, InputError, StillError, StorageError
+from stillhouse.schemas.recipe import (
     ConversionSection,
     ExportSection,
     Given,
     Recipe,
     VerificationSection,
 )
-from store.disk.durable import reading, shown
+from stillhouse.session import Session
+from stillhouse.store.disk.durable import reading, shown
 
 _STANDBY_SECONDS = 0.5
 """Between two tries to get the reactor's lock."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from schemas.artifact import PUBLISHABLE, Kind
+from stillhouse.schemas.artifact import PUBLISHABLE, Kind
 
 SETTLE_SECONDS = 2.0
 """A dropped item is taken when it did not change for this long."""

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json
-from registry.audit.audit import Examination, Projected, Witness
-from registry.home import LEDGER, PROJECTION, Home, locate
-from registry.audit.touched import Touched
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError, IntegrityError
+from stillhouse.cli.arguments import Json
+from stillhouse.cli.views import render
+from stillhouse.registry.audit.audit import Examination, Projected, Witness
+from stillhouse.registry.audit.touched import Touched
+from stillhouse.registry.home import LEDGER, PROJECTION, Home, locate
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError, IntegrityError
 
 if TYPE_CHECKING:
+    from stillhouse.registry.audit.retold import Retold
+    from stillhouse.schemas.release import Head
     from stillhouse.session import Session
-    from registry.audit.retold import Retold
-    from schemas.release import Head
 
 _HEAD = re.compile(r"([1-9]\d*):([0-9a-f]{64})")
 _MANIFEST = "deployment_manifest.json"
@@ -110,8 +110,8 @@ def _given(text: str) -> Witness:
 
 
 def _audit(session: Session, given: Sequence[Witness]) -> _Told:
-    from registry.audit.audit import examine, read_projection
-    from registry.audit.retold import retell
+    from stillhouse.registry.audit.audit import examine, read_projection
+    from stillhouse.registry.audit.retold import retell
 
     home = session.home
     projected = read_projection(home.projection)
@@ -125,8 +125,8 @@ def _audit(session: Session, given: Sequence[Witness]) -> _Told:
 
 
 def _touched(home: Home, found: Examination, seq: int) -> Touched:
-    from registry.audit.audit import read_copies
-    from registry.audit.touched import parsed, readable, touched
+    from stillhouse.registry.audit.audit import read_copies
+    from stillhouse.registry.audit.touched import parsed, readable, touched
 
     copies = read_copies(home.projection, seq) if found.projected.state == "read" else ()
     return touched(seq, [(LEDGER, readable(home.log)), (PROJECTION, parsed(copies))])
@@ -134,8 +134,8 @@ def _touched(home: Home, found: Examination, seq: int) -> Touched:
 
 def _noted(home: Home) -> Iterator[Witness]:
     """What the note beside the projection and the header of the index remember."""
-    from registry.lineage.index import DamagedError, Image
-    from registry.ledger.witness import lock_of, noted
+    from stillhouse.registry.ledger.witness import lock_of, noted
+    from stillhouse.registry.lineage.index import DamagedError, Image
 
     note = noted(home.projection)
     if note is not None and note.seq:
@@ -155,8 +155,8 @@ def _of_manifests(
 
     Second: those releases whose manifest cannot be read.
     """
-    from registry.audit.touched import readable
-    from schemas.events import ReleaseCut
+    from stillhouse.registry.audit.touched import readable
+    from stillhouse.schemas.events import ReleaseCut
 
     cut = readable(session.home.log, holding=ReleaseCut.TYPE.encode())
     told = {str(event.data.get("release")) for event in cut if event.type == ReleaseCut.TYPE}
@@ -174,8 +174,8 @@ def _of_manifests(
 
 def _depends_on(session: Session, release: Digest) -> Head:
     """Raises IntegrityError when the store lacks it, ValueError when it is no manifest."""
-    from schemas.release import Manifest
-    from store.trees.trees import read_tree
+    from stillhouse.schemas.release import Manifest
+    from stillhouse.store.trees.trees import read_tree
 
     found = {entry.path: entry.digest for entry in read_tree(session.store, release)}
     if _MANIFEST not in found:
@@ -270,7 +270,7 @@ def _projection(told: _Told) -> str:
 
 
 def _show_touched(touched: Touched) -> None:
-    from cli.views.events import describe
+    from stillhouse.cli.views.events import describe
 
     for where, event in touched.copies:
         try:

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, session_of
-from cli.verbs.gc import LOOKS, unquiet
-from cli.verbs.runs import ending_of, short_name, status_of
-from cli.views.plan import latest_plan
-from registry.planning.views import PlanView, SlotView, Status
-from registry.state.references import resolve_reference, resolve_run
-from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError, ReferenceError_
-from schemas.events import (
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.verbs.gc import LOOKS, unquiet
+from stillhouse.cli.verbs.runs import ending_of, short_name, status_of
+from stillhouse.cli.views import render
+from stillhouse.cli.views.plan import latest_plan
+from stillhouse.registry.planning.views import PlanView, SlotView, Status
+from stillhouse.registry.state.references import resolve_reference, resolve_run
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError, ReferenceError_
+from stillhouse.schemas.events import (
     Payload,
     PlanCancelled,
     RunCancelled,
@@ -31,10 +31,10 @@ from schemas.events import (
 )
 
 if TYPE_CHECKING:
+    from stillhouse.phases.reactor.reactor import Reactor
+    from stillhouse.registry.state.state import Run
+    from stillhouse.schemas.event import Event
     from stillhouse.session import Session
-    from phases.reactor.reactor import Reactor
-    from registry.state.state import Run
-    from schemas.event import Event
 
 PATIENCE = 30.0
 """Seconds to wait for a worker to end; it is asked first, and ended later."""

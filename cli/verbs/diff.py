@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.compare import measurements as measured
-from registry.compare import origins
-from cli.views import render
-from cli.arguments import Json, Ref, session_of
-from registry.compare.measurements import Measurement, Pair, Verdicts
-from registry.compare.origins import Change, Subject, Walk
-from registry.state.references import resolve_reference, resolve_run
-from schemas.digest import is_digest
-from schemas.errors import InputError
+from stillhouse.cli.arguments import Json, Ref, session_of
+from stillhouse.cli.views import render
+from stillhouse.registry.compare import measurements as measured
+from stillhouse.registry.compare import origins
+from stillhouse.registry.compare.measurements import Measurement, Pair, Verdicts
+from stillhouse.registry.compare.origins import Change, Subject, Walk
+from stillhouse.registry.state.references import resolve_reference, resolve_run
+from stillhouse.schemas.digest import is_digest
+from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
+    from stillhouse.registry.state.state import State
+    from stillhouse.schemas.event import Event
+    from stillhouse.schemas.report import Metric
     from stillhouse.session import Session
-    from registry.state.state import State
-    from schemas.event import Event
-    from schemas.report import Metric
 
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 """RFC 3339, as in events."""
@@ -260,7 +260,7 @@ def _blamed(state: State, slot: str, found: tuple[Measurement, ...]) -> Blame:
 
 def _events(session: Session, wanted: Collection[int]) -> dict[int, Event]:
     """Events by their numbers: who recorded them is in the ledger only."""
-    from registry.ledger.ledger import LedgerReader
+    from stillhouse.registry.ledger.ledger import LedgerReader
 
     lines = (line for chunk in LedgerReader(session.home.log).chunks() for line in chunk)
     return {line.seq: line.event() for line in lines if line.seq in wanted}

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, MaybeRef, session_of
+from stillhouse.cli.arguments import Json, MaybeRef, session_of
+from stillhouse.cli.views import render
+from stillhouse.registry.keeping.marking import Share, Stock, shares
+from stillhouse.registry.keeping.presence import require_present
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.stock import Stocktaker
-from registry.keeping.presence import require_present
-from registry.keeping.marking import Share, Stock, shares
-from registry.state.references import resolve_reference
-from schemas.digest import SHORT, Digest
-from store.objects.paths import TEMPORARY
+from stillhouse.store.objects.paths import TEMPORARY
 
 if TYPE_CHECKING:
-    from registry.state.state import State
-    from registry.home import Home
+    from stillhouse.registry.home import Home
+    from stillhouse.registry.state.state import State
 
 
 class By(StrEnum):
@@ -150,7 +150,7 @@ def _name(state: State, holder: str) -> str:
 
 def _summary(home: Home, state: State, stock: Stock, shared: int) -> dict[str, Any]:
     """Figures of the whole store, and of what lies beside it; all in bytes but `until`."""
-    from phases.reactor.folders import size_of
+    from stillhouse.phases.reactor.folders import size_of
 
     size = stock.size(stock.objects)
     return {

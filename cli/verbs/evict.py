@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, Ref, session_of
-from cli.verbs.gc import LOOKS, NANOSECONDS, unquiet
-from stillhouse.stock import Stocktaker, alone
-from cli.verbs.rewind import tool_changes
+from stillhouse.cli.arguments import Json, Ref, session_of
+from stillhouse.cli.verbs.gc import LOOKS, NANOSECONDS, unquiet
+from stillhouse.cli.verbs.rewind import tool_changes
+from stillhouse.cli.views import render
+from stillhouse.registry.keeping.marking import Stock, mark
+from stillhouse.registry.keeping.recovery import NotDerivableError, chain
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import BusyError, InputError
+from stillhouse.schemas.events import ArtifactEvicted
 from stillhouse.session import clock
-from registry.keeping.marking import Stock, mark
-from registry.keeping.recovery import NotDerivableError, chain
-from registry.state.references import resolve_reference
-from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.errors import BusyError, InputError
-from schemas.events import ArtifactEvicted
+from stillhouse.stock import Stocktaker, alone
 
 if TYPE_CHECKING:
+    from stillhouse.registry.state.state import Run, State
     from stillhouse.session import Session
-    from registry.state.state import Run, State
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json
-from cli.views.progress import bar
-from registry.home import FOLDER, VARIABLE, Home, locate
-from schemas.errors import InputError
+from stillhouse.cli.arguments import Json
+from stillhouse.cli.views import render
+from stillhouse.cli.views.progress import bar
+from stillhouse.registry.home import FOLDER, VARIABLE, Home, locate
+from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
+    from stillhouse.registry.ledger.ledger import Audit
+    from stillhouse.registry.state.state import State
+    from stillhouse.schemas.artifact import Form
+    from stillhouse.schemas.digest import Digest
     from stillhouse.session import Session
-    from registry.state.state import State
-    from registry.ledger.ledger import Audit
-    from schemas.artifact import Form
-    from schemas.digest import Digest
-    from store.check.fsck import FsckReport, Problem
+    from stillhouse.store.check.fsck import FsckReport, Problem
 
 _ALL = 100.0
 """Percent."""
@@ -52,7 +52,7 @@ def doctor(*, as_json: Json = False) -> None:
 
     What is tested, what only warns, what is refused or missing, and why.
     """
-    from phases import environment
+    from stillhouse.phases import environment
 
     probed = environment.probe()
     found = environment.findings(probed)
@@ -92,7 +92,7 @@ def fsck(
 ) -> None:
     """Check every event and every stored byte."""
     from stillhouse.session import open_unchecked
-    from store.check.fsck import fsck as check_store
+    from stillhouse.store.check.fsck import fsck as check_store
 
     share = _share(metadata=metadata, sample=sample, resume=resume)
     session = open_unchecked(locate(context.obj, Path.cwd()))
@@ -149,8 +149,8 @@ def _share(*, metadata: bool, sample: str | None, resume: bool) -> float:
 
 def _audit(session: Session) -> Audit:
     """Read the whole ledger; one that verifies may still have lost its end."""
-    from registry.ledger.witness import check_noted
-    from schemas.errors import IntegrityError
+    from stillhouse.registry.ledger.witness import check_noted
+    from stillhouse.schemas.errors import IntegrityError
 
     audit = session.ledger.audit()
     if audit.fault is None:
@@ -163,7 +163,7 @@ def _audit(session: Session) -> Audit:
 
 def _intact(session: Session, audit: Audit) -> State:
     """The state as far as the ledger verifies."""
-    from registry.state.state import State
+    from stillhouse.registry.state.state import State
 
     intact = islice(session.ledger.read(), audit.events)
     return State().apply_all(intact)
@@ -184,8 +184,8 @@ def _hurt(
     session: Session, state: State, problems: tuple[Problem, ...]
 ) -> dict[str, tuple[str, ...]]:
     """For each damaged object, which artifacts need it."""
-    from schemas.errors import IntegrityError
-    from store.trees.trees import read_tree
+    from stillhouse.schemas.errors import IntegrityError
+    from stillhouse.store.trees.trees import read_tree
 
     wanted = {problem.digest for problem in problems}
     needing: dict[str, list[str]] = {digest: [] for digest in wanted}
@@ -251,7 +251,7 @@ def _read(report: FsckReport) -> str:
 def _as_json(
     audit: Audit, report: FsckReport, hurt: dict[str, tuple[str, ...]]
 ) -> dict[str, object]:
-    from store.check.sampling import CONFIDENCE
+    from stillhouse.store.check.sampling import CONFIDENCE
 
     def told(problems: tuple[Problem, ...]) -> list[dict[str, object]]:
         return [

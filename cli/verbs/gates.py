@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.views import render
-from cli.views import plan as standing
-from cli.arguments import Json, MaybeRef, session_of
-from cli.outlook import Outlook
-from registry.planning.views import ENVIRONMENT, GateView, PlanView, Status
-from registry.state.references import resolve_reference
-from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.policy import Policy, Verdict, applies, phase_of
+from stillhouse.cli.arguments import Json, MaybeRef, session_of
+from stillhouse.cli.outlook import Outlook
+from stillhouse.cli.views import plan as standing
+from stillhouse.cli.views import render
+from stillhouse.registry.planning.views import ENVIRONMENT, GateView, PlanView, Status
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.policy import Policy, Verdict, applies, phase_of
 
 if TYPE_CHECKING:
-    from registry.state.state import Judged, State
+    from stillhouse.registry.state.state import Judged, State
 
 
 def gates(context: typer.Context, ref: MaybeRef = None, *, as_json: Json = False) -> None:

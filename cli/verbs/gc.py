@@ -25,16 +25,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.views import collection as sweepings
-from cli.arguments import Json, session_of
-from stillhouse.stock import Stocktaker, alone, logs
-from stillhouse.session import clock
-from registry.keeping.marking import Marks, Stock, mark
-from registry.keeping.retention import Kept, retention
-from schemas.digest import SHORT, Digest
-from schemas.errors import BusyError, InputError, IntegrityError
-from schemas.events import (
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.views import collection as sweepings
+from stillhouse.cli.views import render
+from stillhouse.registry.keeping.marking import Marks, Stock, mark
+from stillhouse.registry.keeping.retention import Kept, retention
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import BusyError, InputError, IntegrityError
+from stillhouse.schemas.events import (
     ArtifactPublished,
     BytesCondemned,
     BytesReprieved,
@@ -42,14 +40,16 @@ from schemas.events import (
     Payload,
     TagMoved,
 )
-from store.objects.staging import sweep
+from stillhouse.session import clock
+from stillhouse.stock import Stocktaker, alone, logs
+from stillhouse.store.objects.staging import sweep
 
 if TYPE_CHECKING:
+    from stillhouse.phases.reactor.folders import RunFolder
+    from stillhouse.registry.state.state import State
+    from stillhouse.schemas.event import Event
     from stillhouse.session import Session
-    from phases.reactor.folders import RunFolder
-    from registry.state.state import State
-    from schemas.event import Event
-    from store.objects.leases import Lease
+    from stillhouse.store.objects.leases import Lease
 
 LOOKS = 50
 """How often to look again because somebody recorded something meanwhile."""

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import graphs
-from cli.views import render
-from cli.arguments import Json, Ref, session_of
-from cli.views.graphs import Edge, Form, Graph, Vertex
-from registry.lineage.graph import Arrow, Derivation, Lineage, Publication, Way
-from registry.state.references import resolve_reference
-from schemas.digest import SHORT
-from schemas.errors import StillError
+from stillhouse.cli.arguments import Json, Ref, session_of
+from stillhouse.cli.views import graphs, render
+from stillhouse.cli.views.graphs import Edge, Form, Graph, Vertex
+from stillhouse.registry.lineage.graph import Arrow, Derivation, Lineage, Publication, Way
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas.digest import SHORT
+from stillhouse.schemas.errors import StillError
 
 if TYPE_CHECKING:
     from stillhouse.session import Session

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, session_of
-from cli.views.events import describe
-from schemas.event import Event
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.views import render
+from stillhouse.cli.views.events import describe
+from stillhouse.schemas.event import Event
 
 _POLL_SECONDS = 0.2
 
@@ -31,7 +31,7 @@ def log(
 
     With --json: one event a line, as the ledger holds it.
     """
-    from registry.ledger.ledger import LedgerReader
+    from stillhouse.registry.ledger.ledger import LedgerReader
 
     reader = LedgerReader(session_of(context).ledger.path)
     write = _write_json if as_json else _write_rows

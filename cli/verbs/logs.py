@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.alive import held
-from cli.arguments import session_of
-from cli.views.livelog import Gap, LiveLog, Piece
-from cli.verbs.runs import Status, ending_of, find_run, short_name, status_of
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError
-from schemas.events import BytesSwept, RunFailed, RunSucceeded
+from stillhouse.cli.alive import held
+from stillhouse.cli.arguments import session_of
+from stillhouse.cli.verbs.runs import Status, ending_of, find_run, short_name, status_of
+from stillhouse.cli.views import render
+from stillhouse.cli.views.livelog import Gap, LiveLog, Piece
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.events import BytesSwept, RunFailed, RunSucceeded
 
 if TYPE_CHECKING:
+    from stillhouse.registry.state.state import Run
     from stillhouse.session import Session
-    from registry.state.state import Run
 
 _POLL_SECONDS = 0.2
 _LONGEST_LINE = 2**20
@@ -84,7 +84,7 @@ def _attempt(run: Run, asked: int | None) -> int:
 
 def _secrets(session: Session) -> tuple[str, ...]:
     from stillhouse.config import read_config
-    from schemas.secrets import secret_values
+    from stillhouse.schemas.secrets import secret_values
 
     return secret_values(os.environ, read_config(session.home).secrets)
 
@@ -138,7 +138,7 @@ class _Log:
 
     def _earlier(self) -> Digest | None:
         """The stored log of an attempt that another one followed; only the ledger knows it."""
-        from registry.ledger.ledger import LedgerReader
+        from stillhouse.registry.ledger.ledger import LedgerReader
 
         found = None
         for lines in LedgerReader(self.session.ledger.path).chunks():
@@ -167,7 +167,7 @@ class _Log:
     @property
     def succeeded(self) -> bool:
         """Whether it ended well, be it recorded or not."""
-        from phases.workers.job import read_outcome
+        from stillhouse.phases.workers.job import read_outcome
 
         run = self.of
         if self.goes_on:
@@ -205,7 +205,7 @@ class _Printer:
 
     def _told(self, pieces: Iterable[Piece]) -> bytes:
         """What can be told now. Whatever a gap cuts through is left out: half a secret too."""
-        from phases.workers.logs import after_gap, before_gap, gap
+        from stillhouse.phases.workers.logs import after_gap, before_gap, gap
 
         told = b""
         for piece in pieces:
@@ -242,7 +242,7 @@ class _Printer:
         self._rest = b""
 
     def _scrubbed(self, data: bytes) -> bytes:
-        from phases.workers.logs import scrubbed
+        from stillhouse.phases.workers.logs import scrubbed
 
         return scrubbed(data, self._secrets)
 

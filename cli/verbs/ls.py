@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, Ref, session_of
-from cli.views.progress import bar
-from registry.keeping.presence import require_present, word_for
-from cli.verbs.show import tags_of
-from registry.state.references import form_of, resolve_reference
-from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError
+from stillhouse.cli.arguments import Json, Ref, session_of
+from stillhouse.cli.verbs.show import tags_of
+from stillhouse.cli.views import render
+from stillhouse.cli.views.progress import bar
+from stillhouse.registry.keeping.presence import require_present, word_for
+from stillhouse.registry.state.references import form_of, resolve_reference
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
+    from stillhouse.registry.state.state import Published, State
     from stillhouse.session import Session
-    from registry.state.state import Published, State
 
 
 def ls(
@@ -106,7 +106,7 @@ def cat(
 
 
 def _list_tree(session: Session, digest: Digest) -> None:
-    from store.trees.trees import read_tree
+    from stillhouse.store.trees.trees import read_tree
 
     entries = read_tree(session.store, digest)
     render.table(
@@ -118,7 +118,7 @@ def _list_tree(session: Session, digest: Digest) -> None:
 def _member(session: Session, digest: Digest, path: str) -> Digest:
     import difflib
 
-    from store.trees.trees import read_tree
+    from stillhouse.store.trees.trees import read_tree
 
     members = {entry.path: entry.digest for entry in read_tree(session.store, digest)}
     if path not in members:
@@ -157,7 +157,7 @@ def checkout(
     DEST becomes an ordinary, writable file or folder; it must not exist yet. Files are clones where
     the file system can, else copies.
     """
-    from store.trees.checkout import checkout as write
+    from stillhouse.store.trees.checkout import checkout as write
 
     session = session_of(context)
     state = session.state()

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.views import render
-from cli.views import plan as standing
-from cli.arguments import Json, MaybeRef, session_of
-from registry.keeping.presence import require_present
+from stillhouse.cli.arguments import Json, MaybeRef, session_of
+from stillhouse.cli.views import plan as standing
+from stillhouse.cli.views import render
+from stillhouse.registry.keeping.presence import require_present
+from stillhouse.registry.state.references import form_of, resolve_reference
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.policy import Tier
 from stillhouse.session import clock
-from registry.state.references import form_of, resolve_reference
-from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError, IntegrityError
-from schemas.policy import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stillhouse.registry.planning.views import PlanView
+    from stillhouse.registry.state.state import State
+    from stillhouse.schemas.release import GateRow
     from stillhouse.session import Session
-    from registry.state.state import State
-    from registry.planning.views import PlanView
-    from schemas.release import GateRow
-    from store.trees.trees import Entry
+    from stillhouse.store.trees.trees import Entry
 
 _MANIFEST = "deployment_manifest.json"
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -132,8 +132,8 @@ def _require_tier(state: State, release: Digest, tier: Tier | None) -> None:
 def _write_out(
     session: Session, release: Digest, out: Path, expired: list[dict[str, str]], *, as_json: bool
 ) -> None:
-    from store.trees.checkout import checkout
-    from store.trees.trees import read_tree
+    from stillhouse.store.trees.checkout import checkout
+    from stillhouse.store.trees.trees import read_tree
 
     checkout(session.store, release, "tree", out)
     files = read_tree(session.store, release)
@@ -149,7 +149,7 @@ def _write_out(
 
 
 def _manifest_bytes(session: Session, release: Digest) -> bytes:
-    from store.trees.trees import read_tree
+    from stillhouse.store.trees.trees import read_tree
 
     require_present(session.state(), release)
     for entry in read_tree(session.store, release):
@@ -167,7 +167,7 @@ def _manifest_bytes(session: Session, release: Digest) -> bytes:
 
 def _waived(data: bytes) -> tuple[GateRow, ...]:
     """The gates that a manifest says were let through by a waiver."""
-    from schemas.release import Manifest
+    from stillhouse.schemas.release import Manifest
 
     return tuple(row for row in Manifest.model_validate_json(data).gates if row.waiver)
 
@@ -202,7 +202,7 @@ def _note_expired(expired: list[dict[str, str]]) -> None:
 
 
 def _show(release: Digest, data: bytes) -> None:
-    from schemas.release import Manifest
+    from stillhouse.schemas.release import Manifest
 
     found = Manifest.model_validate_json(data)
     render.facts(
@@ -232,7 +232,7 @@ def _show(release: Digest, data: bytes) -> None:
 
 
 def _numbers(checks: tuple[Any, ...]) -> str:
-    from cli.views.events import check_text
+    from stillhouse.cli.views.events import check_text
 
     return "; ".join(check_text(check.to_json()) for check in checks)
 
@@ -249,7 +249,7 @@ def verify(
 
     A folder needs no registry; every missing, added or changed file is named.
     """
-    from store.disk.durable import present
+    from stillhouse.store.disk.durable import present
 
     path = Path(target)
     found = (
@@ -267,7 +267,7 @@ def verify(
 
 
 def _verify_folder(folder: Path) -> dict[str, Any]:
-    from phases.deployment.verify import verify_folder
+    from stillhouse.phases.deployment.verify import verify_folder
 
     report = verify_folder(folder)
     return {
@@ -287,7 +287,7 @@ def _verify_folder(folder: Path) -> dict[str, Any]:
 
 def _verify_artifact(context: typer.Context, ref: str) -> dict[str, Any]:
     """Hash an artifact's objects, down to the files of a tree."""
-    from store.trees.trees import read_tree
+    from stillhouse.store.trees.trees import read_tree
 
     session = session_of(context)
     state = session.state()

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, session_of
-from cli.views.progress import bar
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.views import render
+from stillhouse.cli.views.progress import bar
 from stillhouse.publish import parse_kind
 from stillhouse.publish import publish as take_in
-from schemas.errors import InputError
+from stillhouse.schemas.errors import InputError
 
 
 def publish(
@@ -34,8 +34,8 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Publish PATH; print its digest. A folder becomes a tree."""
-    from cli.verbs.tag import move_tag
-    from registry.state.references import check_tag_name
+    from stillhouse.cli.verbs.tag import move_tag
+    from stillhouse.registry.state.references import check_tag_name
 
     session = session_of(context)
     wanted = parse_kind(kind)

@@ -1,9 +1,9 @@
 """The verb `repair`: good bytes in the place of missing or damaged ones, proved by their digests.
 
 From a file, a folder or another registry that is given, else by repeating the runs that made it
-(cli/verbs/rewind.py). Rules: what is given is hashed before anything here is touched, and other bytes
-than the recorded ones change nothing; a damaged object is moved to `damaged/` and is removed only
-when the good one is durable; at the end every object is read again.
+(cli/verbs/rewind.py). Rules: what is given is hashed before anything here is touched, and other
+bytes than the recorded ones change nothing; a damaged object is moved to `damaged/` and is removed
+only when the good one is durable; at the end every object is read again.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, Ref, session_of
+from stillhouse.cli.arguments import Json, Ref, session_of
+from stillhouse.cli.verbs.rewind import Repeated, remake, steps_to, tool_changes
+from stillhouse.cli.views import render
+from stillhouse.registry.home import FOLDER, Home
+from stillhouse.registry.state.references import form_of, resolve_reference
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.events import ArtifactRestored
 from stillhouse.stock import alone
-from cli.verbs.rewind import Repeated, remake, steps_to, tool_changes
-from registry.home import FOLDER, Home
-from registry.state.references import form_of, resolve_reference
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError, IntegrityError
-from schemas.events import ArtifactRestored
-from store.objects.local import BlobStore
-from store.disk.durable import present, reading, shown, sync_folder, writing
-from store.trees.scan import scan
-from store.disk.hashing import hash_bytes, hash_file
-from store.objects.paths import condemned_path, object_path
-from store.objects.sources import refuse_special
-from store.trees.trees import Entry, parse_tree, read_tree, tree_bytes
+from stillhouse.store.disk.durable import present, reading, shown, sync_folder, writing
+from stillhouse.store.disk.hashing import hash_bytes, hash_file
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.paths import condemned_path, object_path
+from stillhouse.store.objects.sources import refuse_special
+from stillhouse.store.trees.scan import scan
+from stillhouse.store.trees.trees import Entry, parse_tree, read_tree, tree_bytes
 
 if TYPE_CHECKING:
     from stillhouse.session import Session

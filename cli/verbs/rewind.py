@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, Ref, session_of
-from registry.keeping.recovery import NotDerivableError, chain, inputs
-from registry.state.references import resolve_reference
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError
-from schemas.events import ArtifactRestored, Payload, RunDiffered
+from stillhouse.cli.arguments import Json, Ref, session_of
+from stillhouse.cli.views import render
+from stillhouse.registry.keeping.recovery import NotDerivableError, chain, inputs
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.events import ArtifactRestored, Payload, RunDiffered
 
 if TYPE_CHECKING:
+    from stillhouse.phases.workers.job import Outcome
+    from stillhouse.registry.state.state import Run, State
     from stillhouse.session import Session
-    from phases.workers.job import Outcome
-    from registry.state.state import Run, State
 
 _POLL_SECONDS = 0.05
 
@@ -121,8 +121,8 @@ def remake(
 
     Stops after a step that made something else in place of what is needed. Raises PhaseError.
     """
-    from phases.workers.launch import Launcher
-    from phases.reactor.repeat import job_of, repeat
+    from stillhouse.phases.reactor.repeat import job_of, repeat
+    from stillhouse.phases.workers.launch import Launcher
 
     launcher = Launcher(session.home, secrets=session.config.secrets)
     wanted = {target, *(digest for run in steps for digest in inputs(run))}
@@ -157,7 +157,7 @@ def _recorded(
     *,
     seconds: float,
 ) -> Repeated:
-    from phases.reactor.repeat import differing
+    from stillhouse.phases.reactor.repeat import differing
 
     differed = differing(session.state(), run, outcome, wanted)
     made = {product.digest for product in outcome.products}
@@ -176,8 +176,8 @@ def _recorded(
 
 def tool_changes(steps: Sequence[Run]) -> tuple[ToolChange, ...]:
     """What of the tools and phases is not as it was when these runs were recorded."""
-    from phases.catalog import CATALOG
-    from phases.environment import probe
+    from stillhouse.phases.catalog import CATALOG
+    from stillhouse.phases.environment import probe
 
     versions = probe().versions
     present = {spec.name: spec.version for spec in CATALOG}

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.views import plan as standing
-from cli.arguments import Json, session_of
-from schemas.digest import SHORT, Digest
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.views import plan as standing
+from stillhouse.cli.views import render
+from stillhouse.schemas.digest import SHORT, Digest
 
 if TYPE_CHECKING:
+    from stillhouse.phases.reactor.reactor import Reactor
+    from stillhouse.registry.planning.views import PlanView
+    from stillhouse.schemas.errors import StillError
     from stillhouse.session import Session
-    from phases.reactor.reactor import Reactor
-    from registry.planning.views import PlanView
-    from schemas.errors import StillError
 
 _INTERRUPTED = 130
 
@@ -41,8 +41,8 @@ def run(
 
     With --json: one object a line for each event and progress note, then one `summary`.
     """
-    from cli.views.follow import watcher
-    from phases.reactor.waiting import Wakeups
+    from stillhouse.cli.views.follow import watcher
+    from stillhouse.phases.reactor.waiting import Wakeups
 
     session = session_of(context)
     plan = _plan(session, recipe)
@@ -98,8 +98,8 @@ def watch(
     INBOX/KIND/NAME is taken when it has been still for 2 s. SIGTERM ends the daemon and not its
     workers: the next one takes them up. Ctrl-C also ends the workers that it started itself.
     """
-    from cli.daemon.daemon import watch as keep_watch
-    from cli.views.follow import watcher
+    from stillhouse.cli.daemon.daemon import watch as keep_watch
+    from stillhouse.cli.views.follow import watcher
 
     session = session_of(context)
     with watcher(as_json=as_json, after=session.ledger.head().seq) as screen:
@@ -125,7 +125,7 @@ def watch(
 
 def _forced_polling() -> float | None:
     """Seconds between two looks when the environment asks for it, as watchfiles understands it."""
-    from phases.reactor.waiting import POLL_SECONDS
+    from stillhouse.phases.reactor.waiting import POLL_SECONDS
 
     asked = os.environ.get("WATCHFILES_FORCE_POLLING", "false").lower()
     return None if asked in {"", "false", "disable", "disabled"} else POLL_SECONDS
@@ -137,9 +137,9 @@ def _plan(session: Session, recipe: str) -> Digest:
     Raises InputError when it is neither; what can only be a path is then told to be missing.
     """
     from stillhouse import recipes
-    from registry.state.references import resolve_reference
-    from schemas.artifact import Kind
-    from store.disk.durable import present
+    from stillhouse.registry.state.references import resolve_reference
+    from stillhouse.schemas.artifact import Kind
+    from stillhouse.store.disk.durable import present
 
     path = Path(recipe)
     if present(path) and not path.is_dir():

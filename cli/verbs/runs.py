@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.views import render
-from cli.alive import held
-from cli.arguments import Json, session_of
-from cli.views.plan import latest_plan
-from registry.state.references import resolve_reference, resolve_run
-from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError, ReferenceError_
+from stillhouse.cli.alive import held
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.views import render
+from stillhouse.cli.views.plan import latest_plan
+from stillhouse.registry.state.references import resolve_reference, resolve_run
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError, ReferenceError_
 
 if TYPE_CHECKING:
+    from stillhouse.registry.state.state import Run, State
+    from stillhouse.schemas.event import Event
     from stillhouse.session import Session
-    from registry.state.state import Run, State
-    from schemas.event import Event
 
 _MINUTE, _HOUR = 60, 3600
 _COLUMNS: tuple[str, ...] = (
@@ -133,7 +133,7 @@ def runs(  # one option a filter
 
 def _wishes(session: Session, shown: Iterable[Run]) -> Mapping[Digest, Event]:
     """Of each run that someone wished to end, that wish; only the ledger knows whose it was."""
-    from registry.ledger.ledger import LedgerReader
+    from stillhouse.registry.ledger.ledger import LedgerReader
 
     wished = {run.cancelled_seq: run.key for run in shown if run.cancelled_seq}
     if not wished:
@@ -161,7 +161,7 @@ def _chosen(
 
 
 def _require_phase(state: State, phase: str) -> None:
-    from phases.catalog import CATALOG
+    from stillhouse.phases.catalog import CATALOG
 
     known = dict.fromkeys(spec.name for spec in CATALOG)
     known |= dict.fromkeys(run.started.phase for run in state.runs.values())
@@ -204,7 +204,7 @@ def _seconds(run: Run) -> float:
 
 
 def _progress(session: Session, run: Run) -> Mapping[str, Any] | None:
-    from phases.workers.job import read_progress
+    from stillhouse.phases.workers.job import read_progress
 
     return read_progress(session.home.run(run.key))
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, Ref, session_of
-from cli.views.events import check_text
-from registry.keeping.presence import way_back, word_for
-from registry.state.references import resolve_reference, resolve_run
-from schemas.digest import Digest
+from stillhouse.cli.arguments import Json, Ref, session_of
+from stillhouse.cli.views import render
+from stillhouse.cli.views.events import check_text
+from stillhouse.registry.keeping.presence import way_back, word_for
+from stillhouse.registry.state.references import resolve_reference, resolve_run
+from stillhouse.schemas.digest import Digest
 
 if TYPE_CHECKING:
+    from stillhouse.registry.state.state import Published, Run, State
     from stillhouse.session import Session
-    from registry.state.state import Published, Run, State
 
 _LOG_LINES = 40
 """The end of a run's log that is shown."""

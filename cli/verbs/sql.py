@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, session_of
-from schemas.errors import InputError
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.views import render
+from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from registry.projection.projection import Rows
+    from stillhouse.registry.projection.projection import Rows
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
@@ -42,7 +42,7 @@ def sql(
 
     Tables and views: `SHOW TABLES`; they and the questions of an audit are in docs/sql.md.
     """
-    from registry.projection.asof import as_of as parse
+    from stillhouse.registry.projection.asof import as_of as parse
 
     at = parse(as_of) if as_of is not None else None
     params = _params(param or ())

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, MaybeRef, session_of
-from schemas.digest import Digest
-from schemas.errors import ReferenceError_
-from schemas.events import TagMoved
+from stillhouse.cli.arguments import Json, MaybeRef, session_of
+from stillhouse.cli.views import render
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import ReferenceError_
+from stillhouse.schemas.events import TagMoved
 
 if TYPE_CHECKING:
+    from stillhouse.registry.state.state import State
     from stillhouse.session import Session
-    from registry.state.state import State
 
 
 def tag(
@@ -28,7 +28,7 @@ def tag(
 
     Without REF: what NAME means; without both: every tag.
     """
-    from registry.state.references import resolve_reference
+    from stillhouse.registry.state.references import resolve_reference
 
     session = session_of(context)
     state = session.state()
@@ -47,7 +47,7 @@ def tag(
 
 def move_tag(session: Session, name: str, digest: Digest) -> None:
     """Record that `name` now means `digest`; nothing when it does already. Raises InputError."""
-    from registry.state.references import check_tag_name
+    from stillhouse.registry.state.references import check_tag_name
 
     before = session.state().tags.get(check_tag_name(name))
     if before == digest:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.views import render
-from cli.arguments import Json, Ref, session_of
-from cli.verbs.runs import ending_of, find_run, short_name
-from registry.state.references import resolve_reference
-from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError
-from schemas.events import GateWaived, RunRetried
+from stillhouse.cli.arguments import Json, Ref, session_of
+from stillhouse.cli.verbs.runs import ending_of, find_run, short_name
+from stillhouse.cli.views import render
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.events import GateWaived, RunRetried
 
 if TYPE_CHECKING:
-    from registry.state.state import Run, State
+    from stillhouse.registry.state.state import Run, State
 
 _LONGEST_REASON = 1000
 """Characters."""

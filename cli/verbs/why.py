@@ -10,26 +10,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.views import render
-from cli.views import plan as standing
-from cli.arguments import Json, session_of
-from registry.compare.runs import Difference, differences, nearest_earlier
-from cli.outlook import Outlook
-from registry.keeping.presence import presence
-from cli.verbs.runs import ending_of, status_of
-from cli.verbs.gates import gate_reason
-from cli.verbs.why_not import Asked, PlanOption, cause_values, is_gate, print_slot, slots_named, tell_gates, view_of
-from registry.state.state import Run
-from registry.planning.views import PlanView, Reason, SlotView, Status
-from registry.state.references import resolve_reference, resolve_run
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.errors import InputError, ReferenceError_
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.outlook import Outlook
+from stillhouse.cli.verbs.gates import gate_reason
+from stillhouse.cli.verbs.runs import ending_of, status_of
+from stillhouse.cli.verbs.why_not import (
+    Asked,
+    PlanOption,
+    cause_values,
+    is_gate,
+    print_slot,
+    slots_named,
+    tell_gates,
+    view_of,
+)
+from stillhouse.cli.views import plan as standing
+from stillhouse.cli.views import render
+from stillhouse.registry.compare.runs import Difference, differences, nearest_earlier
+from stillhouse.registry.keeping.presence import presence
+from stillhouse.registry.planning.views import PlanView, Reason, SlotView, Status
+from stillhouse.registry.state.references import resolve_reference, resolve_run
+from stillhouse.registry.state.state import Run
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError, ReferenceError_
 
 if TYPE_CHECKING:
+    from stillhouse.registry.planning.causes import Cause
+    from stillhouse.registry.state.state import State
     from stillhouse.session import Session
-    from registry.planning.causes import Cause
-    from registry.state.state import State
 
 
 def why(

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.views import render
-from cli.views import plan as standing
-from cli.alive import held
-from cli.arguments import Json, session_of
-from registry.compare.runs import differences
-from cli.outlook import Outlook
-from registry.planning.remedies import remedy_for
-from cli.verbs.gates import gate_reason, unfed_reason
-from registry.planning.views import GateView, PlanView, SlotView, Status
-from registry.state.references import resolve_reference
-from schemas.artifact import Kind
-from schemas.errors import InputError
-from schemas.policy import Policy, Verdict
+from stillhouse.cli.alive import held
+from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.outlook import Outlook
+from stillhouse.cli.verbs.gates import gate_reason, unfed_reason
+from stillhouse.cli.views import plan as standing
+from stillhouse.cli.views import render
+from stillhouse.registry.compare.runs import differences
+from stillhouse.registry.planning.remedies import remedy_for
+from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.policy import Policy, Verdict
 
 if TYPE_CHECKING:
-    from registry.planning.admission import Admission
-    from registry.planning.causes import Cause
+    from stillhouse.registry.planning.admission import Admission
+    from stillhouse.registry.planning.causes import Cause
 
 RELEASE = "release"
 """What people call the slot that seals."""
@@ -81,9 +81,9 @@ class Asked:
     @cached_property
     def admissions(self) -> tuple[Admission, ...]:
         """What becomes of every start that is ready, of all plans that are wanted."""
-        from phases.catalog import CATALOG
-        from registry.planning.admission import admissions
-        from registry.planning.agenda import Agenda
+        from stillhouse.phases.catalog import CATALOG
+        from stillhouse.registry.planning.admission import admissions
+        from stillhouse.registry.planning.agenda import Agenda
 
         agenda = Agenda(self.state, CATALOG, self.outlook.site)
         agenda.facts(self.outlook.now)
@@ -92,7 +92,7 @@ class Asked:
 
     def cause(self, slot: str) -> Cause:
         """What has to change first for a slot."""
-        from registry.planning.causes import find_cause
+        from stillhouse.registry.planning.causes import find_cause
 
         home = self.outlook.home
         live = [run.key for run in self.state.running()]
@@ -205,7 +205,7 @@ def _again(asked: Asked, slot: SlotView) -> str:
     """What would make a filled slot run again if its plan were asked for now; empty: nothing."""
     if slot.status is not Status.FILLED:
         return ""
-    from registry.planning.causes import trace
+    from stillhouse.registry.planning.causes import trace
 
     fresh = asked.outlook.view(asked.view.plan, fresh=True)
     first = trace(fresh, slot.slot.id)[-1]

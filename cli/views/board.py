@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cli.views import render
-from cli.views.events import check_text
-from registry.planning.views import GateView, PlanView, SlotView, Status
-from schemas.digest import SHORT, Digest
-from schemas.event import Event
+from stillhouse.cli.views import render
+from stillhouse.cli.views.events import check_text
+from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.event import Event
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from phases.reactor.oversight import Progress
-    from phases.reactor.reactor import Notice
+    from stillhouse.phases.reactor.oversight import Progress
+    from stillhouse.phases.reactor.reactor import Notice
 
 _BAR = 20
 """Characters of a progress bar."""

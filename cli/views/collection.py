@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cli.views import render
-from registry.keeping.retention import Keep, Kept
-from schemas.digest import Digest
+from stillhouse.cli.views import render
+from stillhouse.registry.keeping.retention import Keep, Kept
+from stillhouse.schemas.digest import Digest
 
 if TYPE_CHECKING:
-    from cli.verbs.gc import Decision
-    from phases.reactor.folders import RunFolder
-    from store.objects.leases import Lease
+    from stillhouse.cli.verbs.gc import Decision
+    from stillhouse.phases.reactor.folders import RunFolder
+    from stillhouse.store.objects.leases import Lease
 
 _SHORT_GRACE = timedelta(hours=1)
 _NANOSECONDS = 10**9

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cli.views import render
-from schemas.event import Event
+from stillhouse.cli.views import render
+from stillhouse.schemas.event import Event
 
 _Data = dict[str, Any]
 

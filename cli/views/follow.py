@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from cli.views import render
-from cli.views.board import ENDS, Board
-from cli.views.events import describe
-from registry.planning.views import PlanView
-from schemas.digest import Digest
-from schemas.event import Event
+from stillhouse.cli.views import render
+from stillhouse.cli.views.board import ENDS, Board
+from stillhouse.cli.views.events import describe
+from stillhouse.registry.planning.views import PlanView
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import Event
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from phases.reactor.oversight import Progress
-    from phases.reactor.reactor import Notice, Reactor
+    from stillhouse.phases.reactor.oversight import Progress
+    from stillhouse.phases.reactor.reactor import Notice, Reactor
 
 _PLAIN_SECONDS = 5.0
 """Between two progress lines of one run in a pipe."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from cli.views import render
-from schemas.digest import SHORT, Digest
+from stillhouse.cli.views import render
+from stillhouse.schemas.digest import SHORT, Digest
 
 Form = Literal["json", "dot", "mermaid"]
 

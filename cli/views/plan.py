@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cli.views import render
-from registry.state.state import Run, State, Waived
-from registry.planning.views import GateView, PlanView, SlotView, Status
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError
-from schemas.events import RunStarted
+from stillhouse.cli.views import render
+from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
+from stillhouse.registry.state.state import Run, State, Waived
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.events import RunStarted
 
 
 def latest_plan(state: State) -> Digest:
@@ -206,7 +206,7 @@ def gate_remedy(gate: GateView) -> str:
 
 def check_words(gate: GateView) -> list[str]:
     """Each check of a gate in words: `trained.kl 0.61 <= 0.8 (n = 400)`."""
-    from cli.views.events import check_text
+    from stillhouse.cli.views.events import check_text
 
     return [
         check_text(check.to_json()) + (f" (n = {check.n})" if check.n is not None else "")

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from schemas.digest import SHORT
-from schemas.errors import StillError
+from stillhouse.schemas.digest import SHORT
+from stillhouse.schemas.errors import StillError
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,11 +8,11 @@ differs is no product: the run fails with the difference in words.
 
 from __future__ import annotations
 
-from phases.contract import Context
-from phases.shapes import shapes_of_export
-from schemas.artifact import Kind, Product
-from schemas.plan import Made, Need, PhaseSpec, Slot
-from schemas.recipe import Recipe
+from stillhouse.phases.contract import Context
+from stillhouse.phases.shapes import shapes_of_export
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
+from stillhouse.schemas.recipe import Recipe
 
 
 def slots(recipe: Recipe) -> tuple[Slot, ...]:
@@ -57,6 +57,6 @@ def run(context: Context) -> tuple[Product, ...]:
 
     Raises PhaseError when the graph or the package is not what the contract says.
     """
-    from phases.conversion.work import convert_shape
+    from stillhouse.phases.conversion.work import convert_shape
 
     return convert_shape(context)

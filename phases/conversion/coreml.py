@@ -14,9 +14,9 @@ from pathlib import Path
 
 from torch.export import ExportedProgram
 
-from phases.mil import quiet_coremltools
-from schemas.contract import Tensor
-from schemas.errors import PhaseError
+from stillhouse.phases.mil import quiet_coremltools
+from stillhouse.schemas.contract import Tensor
+from stillhouse.schemas.errors import PhaseError
 
 
 def convert(

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from phases.mil import quiet_coremltools
-from schemas.errors import PhaseError
-from store.disk.hashing import hash_file
+from stillhouse.phases.mil import quiet_coremltools
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.store.disk.hashing import hash_file
 
 _DATE = "com.github.apple.coremltools.conversion_date"
 _NAMESPACE = UUID("6d0c4a6e-6f0b-5e0e-9d53-0d8c8a2a7f11")

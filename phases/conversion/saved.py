@@ -7,9 +7,9 @@ are never written converts silently and answers wrongly from its second token on
 
 from __future__ import annotations
 
-from phases.mil import Package, Signature
-from phases.models.static.interface import Border, border, differences, look, of_contract
-from schemas.contract import Contract
+from stillhouse.phases.mil import Package, Signature
+from stillhouse.phases.models.static.interface import Border, border, differences, look, of_contract
+from stillhouse.schemas.contract import Contract
 
 
 def package_differences(package: Package, contract: Contract) -> tuple[str, ...]:

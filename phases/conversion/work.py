@@ -9,18 +9,23 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from phases.contract import Context
-from phases.conversion.coreml import convert
-from phases.conversion.package import canonicalise
-from phases.conversion.saved import missing_writes, package_differences
-from phases.mil import Package
-from phases.models.static import archive
-from phases.models.static.interface import border, differences, of_contract, program_border
-from phases.numerics.threads import fixed
-from schemas.artifact import Kind, Product
-from schemas.contract import Contract
-from schemas.errors import PhaseError
-from schemas.report import Report, metric
+from stillhouse.phases.contract import Context
+from stillhouse.phases.conversion.coreml import convert
+from stillhouse.phases.conversion.package import canonicalise
+from stillhouse.phases.conversion.saved import missing_writes, package_differences
+from stillhouse.phases.mil import Package
+from stillhouse.phases.models.static import archive
+from stillhouse.phases.models.static.interface import (
+    border,
+    differences,
+    of_contract,
+    program_border,
+)
+from stillhouse.phases.numerics.threads import fixed
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.contract import Contract
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.report import Report, metric
 
 _STEPS = 4
 

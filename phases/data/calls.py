@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from schemas import canonical
-from schemas.canonical import Json
-from schemas.errors import InputError
+from stillhouse.schemas import canonical
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.errors import InputError
 
 _TYPES = {
     "object": ("object", "dict", "hashmap", "map"),

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from schemas.digest import Digest
-from store.disk.durable import sync, writing
+from stillhouse.schemas.digest import Digest
+from stillhouse.store.disk.durable import sync, writing
 
 _FRAME = struct.Struct("<II")
 _KEY = 32

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from phases.untrusted import read_bounded
-from schemas import canonical
-from schemas.digest import Digest
-from schemas.errors import InputError, UntrustedFileError
-from schemas.value import Value
-from store.disk.durable import reading, writing
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.untrusted import read_bounded
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError, UntrustedFileError
+from stillhouse.schemas.value import Value
+from stillhouse.store.disk.durable import reading, writing
+from stillhouse.store.disk.hashing import hash_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ class Record(Value):
     messages: tuple[Message, ...] = Field(min_length=1)
     """As rendered: the system message already holds the tools' text."""
     tools: tuple[dict[str, Any], ...] = ()
-    """Function schemas (phases/data/calls.py): `name`, `description`, `parameters` (JSON Schema)."""
+    """Function schemas (phases/data/calls.py): `name`, `description`, `parameters`."""
     functions: tuple[str, ...] = ()
     """Sorted names of the functions that may be called."""
     answer: str

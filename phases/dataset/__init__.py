@@ -9,10 +9,10 @@ its own digest and the teacher answers each alone, so same inputs give same byte
 
 from __future__ import annotations
 
-from phases.contract import Context
-from schemas.artifact import Kind, Product
-from schemas.plan import Made, Need, PhaseSpec, Slot
-from schemas.recipe import DatasetSection, Recipe, Source
+from stillhouse.phases.contract import Context
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
+from stillhouse.schemas.recipe import DatasetSection, Recipe, Source
 
 
 def slots(recipe: Recipe) -> tuple[Slot, ...]:
@@ -80,6 +80,6 @@ def run(context: Context) -> tuple[Product, ...]:
 
     Raises InputError when a source is not what it says, PhaseError when too few examples are left.
     """
-    from phases.dataset.work import build
+    from stillhouse.phases.dataset.work import build
 
     return build(context)

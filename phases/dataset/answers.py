@@ -9,18 +9,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from phases.contract import Progress
-from phases.dataset import privacy
-from phases.data.journal import Journal
-from phases.dataset.sources import Example
-from phases.data.records import Record, content_id
-from phases.teachers import Generated, Prompt, Sampling, Teacher
-from phases.data.calls import call_fault, parse_call
-from schemas import canonical
-from schemas.digest import Digest
-from schemas.errors import UntrustedFileError
-from schemas.recipe import DatasetSection
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.contract import Progress
+from stillhouse.phases.data.calls import call_fault, parse_call
+from stillhouse.phases.data.journal import Journal
+from stillhouse.phases.data.records import Record, content_id
+from stillhouse.phases.dataset import privacy
+from stillhouse.phases.dataset.sources import Example
+from stillhouse.phases.teachers import Generated, Prompt, Sampling, Teacher
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import UntrustedFileError
+from stillhouse.schemas.recipe import DatasetSection
+from stillhouse.store.disk.hashing import hash_bytes
 
 _KEY_TAG = b"stillhouse teacher-answer v1\n"
 _SHORTEST_ANSWER = 2

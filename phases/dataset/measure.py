@@ -10,14 +10,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from phases.dataset import privacy
-from phases.dataset.sources import content_key
-from phases.dataset.splits import shared
-from phases.data.records import CACHED_SPLITS, SPLITS, Record, Split, content_id, read_cache, read_split
-from phases.teachers import ChatTokenizer
-from phases.data.calls import call_fault, parse_call, skeleton
-from schemas.recipe import DatasetSection
-from schemas.report import Metric, metric
+from stillhouse.phases.data.calls import call_fault, parse_call, skeleton
+from stillhouse.phases.data.records import (
+    CACHED_SPLITS,
+    SPLITS,
+    Record,
+    Split,
+    content_id,
+    read_cache,
+    read_split,
+)
+from stillhouse.phases.dataset import privacy
+from stillhouse.phases.dataset.sources import content_key
+from stillhouse.phases.dataset.splits import shared
+from stillhouse.phases.teachers import ChatTokenizer
+from stillhouse.schemas.recipe import DatasetSection
+from stillhouse.schemas.report import Metric, metric
 
 Splits = Mapping[Split, Sequence[Record]]
 

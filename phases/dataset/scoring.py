@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from phases.contract import Progress
-from phases.data.journal import Journal
-from phases.data.records import CacheRow, Record
-from phases.teachers import Passage, Teacher
-from schemas import canonical
-from schemas.digest import Digest
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.contract import Progress
+from stillhouse.phases.data.journal import Journal
+from stillhouse.phases.data.records import CacheRow, Record
+from stillhouse.phases.teachers import Passage, Teacher
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import Digest
+from stillhouse.store.disk.hashing import hash_bytes
 
 _KEY_TAG = b"stillhouse teacher-cache v1\n"
 _SHAPE = struct.Struct("<II")

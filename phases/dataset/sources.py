@@ -14,15 +14,22 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from phases.data.records import Message, content_id, json_lines
-from phases.data.calls import MalformedExampleError, call_fault, instructions, normalise_tool, parse_call, read_bfcl
-from schemas import canonical
-from schemas.canonical import Json
-from schemas.digest import Digest
-from schemas.errors import InputError
-from schemas.recipe import DatasetSection, Source
-from schemas.value import Value
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.data.calls import (
+    MalformedExampleError,
+    call_fault,
+    instructions,
+    normalise_tool,
+    parse_call,
+    read_bfcl,
+)
+from stillhouse.phases.data.records import Message, content_id, json_lines
+from stillhouse.schemas import canonical
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.recipe import DatasetSection, Source
+from stillhouse.schemas.value import Value
+from stillhouse.store.disk.hashing import hash_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from phases.data.records import SPLITS, Split
-from schemas.digest import Digest
+from stillhouse.phases.data.records import SPLITS, Split
+from stillhouse.schemas.digest import Digest
 
 
 @dataclass(frozen=True, kw_only=True)

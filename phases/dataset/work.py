@@ -8,23 +8,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phases.numerics import threads
-from phases.contract import Context, Input
-from phases.dataset import privacy
-from phases.dataset.answers import Answered, Terms, ask, generate, given
-from phases.data.journal import Journal
-from phases.dataset.measure import measure
-from phases.dataset.scoring import cache_key, score, score_key
-from phases.dataset.sources import Example, Refused, content_key, read_source
-from phases.dataset.splits import Assignment, Item, assign
-from phases.data.records import CACHED_SPLITS, SPLITS, CacheHeader, DatasetHeader, Record, Split, write_cache, write_cache_header, write_header, write_split
-from phases.teachers import LocalTeacher, dequantise
-from schemas.artifact import Kind, Product
-from schemas.digest import Digest
-from schemas.errors import PhaseError
-from schemas.recipe import DatasetSection
-from schemas.report import Metric, Report, metric
-from store.disk.durable import writing
+from stillhouse.phases.contract import Context, Input
+from stillhouse.phases.data.journal import Journal
+from stillhouse.phases.data.records import (
+    CACHED_SPLITS,
+    SPLITS,
+    CacheHeader,
+    DatasetHeader,
+    Record,
+    Split,
+    write_cache,
+    write_cache_header,
+    write_header,
+    write_split,
+)
+from stillhouse.phases.dataset import privacy
+from stillhouse.phases.dataset.answers import Answered, Terms, ask, generate, given
+from stillhouse.phases.dataset.measure import measure
+from stillhouse.phases.dataset.scoring import cache_key, score, score_key
+from stillhouse.phases.dataset.sources import Example, Refused, content_key, read_source
+from stillhouse.phases.dataset.splits import Assignment, Item, assign
+from stillhouse.phases.numerics import threads
+from stillhouse.phases.teachers import LocalTeacher, dequantise
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.recipe import DatasetSection
+from stillhouse.schemas.report import Metric, Report, metric
+from stillhouse.store.disk.durable import writing
 
 LEFT_OUT = (
     "schema",

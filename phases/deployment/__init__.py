@@ -8,12 +8,12 @@ that the decision read, so another verdict is another release.
 
 from __future__ import annotations
 
-from phases import slots as needs
-from phases.contract import Context
-from phases.shapes import shapes_of_export
-from schemas.artifact import Kind, Product
-from schemas.plan import Made, Need, PhaseSpec, Slot
-from schemas.recipe import Recipe
+from stillhouse.phases import slots as needs
+from stillhouse.phases.contract import Context
+from stillhouse.phases.shapes import shapes_of_export
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
+from stillhouse.schemas.recipe import Recipe
 
 
 def slots(recipe: Recipe) -> tuple[Slot, ...]:
@@ -58,6 +58,6 @@ SPEC = PhaseSpec(
 
 def run(context: Context) -> tuple[Product, ...]:
     """Assemble the release and store it. Raises PhaseError when a required gate is closed."""
-    from phases.deployment.work import release
+    from stillhouse.phases.deployment.work import release
 
     return (release(context),)

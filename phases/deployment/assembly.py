@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from phases.deployment.request import Checkpoint, Graph, Request, VerdictRow
-from phases.shapes import Shape
-from registry.projection.release import ReleaseRows
-from schemas import canonical
-from schemas.digest import SHORT, Digest
-from schemas.errors import PhaseError
-from schemas.policy import Verdict, phase_of
-from schemas.release import (
+from stillhouse.phases.deployment.request import Checkpoint, Graph, Request, VerdictRow
+from stillhouse.phases.shapes import Shape
+from stillhouse.registry.projection.release import ReleaseRows
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.policy import Verdict, phase_of
+from stillhouse.schemas.release import (
     Capability,
     GateRow,
     Manifest,
@@ -26,7 +26,7 @@ from schemas.release import (
     RuntimeConfig,
     ShapeRow,
 )
-from store.disk.hashing import hash_bytes
+from stillhouse.store.disk.hashing import hash_bytes
 
 RUNTIME_CONFIG = "runtime_config.json"
 MANIFEST = "deployment_manifest.json"

@@ -15,17 +15,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from phases.contract import Context, Input
-from phases.deployment.assembly import TOKENIZER, contract_path, export_path, package_path
-from phases.deployment.request import Checkpoint, Graph, Request, eos_of
-from phases.shapes import Shape
-from schemas import canonical
-from schemas.contract import Contract
-from schemas.digest import Digest
-from schemas.errors import InputError, PhaseError
-from schemas.release import ReleasedFile
-from store.disk.durable import writing
-from store.disk.hashing import hash_file
+from stillhouse.phases.contract import Context, Input
+from stillhouse.phases.deployment.assembly import (
+    TOKENIZER,
+    contract_path,
+    export_path,
+    package_path,
+)
+from stillhouse.phases.deployment.request import Checkpoint, Graph, Request, eos_of
+from stillhouse.phases.shapes import Shape
+from stillhouse.schemas import canonical
+from stillhouse.schemas.contract import Contract
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError, PhaseError
+from stillhouse.schemas.release import ReleasedFile
+from stillhouse.store.disk.durable import writing
+from stillhouse.store.disk.hashing import hash_file
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from phases.shapes import Shape, shapes_of
-from schemas.contract import Contract
-from schemas.digest import Digest
-from schemas.events import GateEvaluated, GateWaived
-from schemas.policy import CheckResult, Tier, Verdict
-from schemas.recipe import DeploymentSection
-from schemas.release import WaiverRow
-from schemas.value import Value
+from stillhouse.phases.shapes import Shape, shapes_of
+from stillhouse.schemas.contract import Contract
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import GateEvaluated, GateWaived
+from stillhouse.schemas.policy import CheckResult, Tier, Verdict
+from stillhouse.schemas.recipe import DeploymentSection
+from stillhouse.schemas.release import WaiverRow
+from stillhouse.schemas.value import Value
 
 
 class VerdictRow(Value):

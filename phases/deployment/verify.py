@@ -17,15 +17,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG
-from schemas import canonical
-from schemas.digest import Digest, Sha256
-from schemas.errors import InputError, UntrustedFileError
-from schemas.policy import Verdict
-from schemas.release import GateRow, Manifest, ReleasedFile, RuntimeConfig
-from store.disk.durable import reading, shown
-from store.disk.hashing import hash_bytes, hash_file
-from store.trees.names import component_fault, path_faults
+from stillhouse.phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import Digest, Sha256
+from stillhouse.schemas.errors import InputError, UntrustedFileError
+from stillhouse.schemas.policy import Verdict
+from stillhouse.schemas.release import GateRow, Manifest, ReleasedFile, RuntimeConfig
+from stillhouse.store.disk.durable import reading, shown
+from stillhouse.store.disk.hashing import hash_bytes, hash_file
+from stillhouse.store.trees.names import component_fault, path_faults
 
 _LARGEST_MANIFEST = 64 << 20
 """Bytes; a manifest has a few hundred per file and per run."""

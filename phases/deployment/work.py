@@ -14,18 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from phases.contract import Context
-from phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG, assemble
-from phases.deployment.folder import checkpoint_of, graphs_of, lay_out
-from phases.deployment.request import Request
-from registry.projection.release import ReleaseRows, release_rows
-from registry.projection.projection import Projection
-from schemas import canonical
-from schemas.artifact import Kind, Product
-from schemas.digest import Digest
-from schemas.release import Manifest, RuntimeConfig
-from store.disk.durable import writing
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.contract import Context
+from stillhouse.phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG, assemble
+from stillhouse.phases.deployment.folder import checkpoint_of, graphs_of, lay_out
+from stillhouse.phases.deployment.request import Request
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.registry.projection.release import ReleaseRows, release_rows
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.release import Manifest, RuntimeConfig
+from stillhouse.store.disk.durable import writing
+from stillhouse.store.disk.hashing import hash_bytes
 
 
 class Query(Protocol):

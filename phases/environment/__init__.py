@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from phases.environment.probe import PACKAGES, Cpu, Environment, probe
-from phases.environment.versions import Finding, Level, findings
+from stillhouse.phases.environment.probe import PACKAGES, Cpu, Environment, probe
+from stillhouse.phases.environment.versions import Finding, Level, findings
 
 __all__ = ["PACKAGES", "Cpu", "Environment", "Finding", "Level", "facts", "findings", "probe"]
 
@@ -20,7 +20,7 @@ def facts(environment: Environment) -> dict[str, Any]:
 
     `unsupported` counts what is refused or missing, `warnings` what only warns.
     """
-    from schemas.report import metric  # pydantic: not worth paying at import
+    from stillhouse.schemas.report import metric  # pydantic: not worth paying at import
 
     said = findings(environment)
     refused = sum(f.level in ("refused", "missing") for f in said)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from phases.environment.probe import PACKAGES, Environment
+from stillhouse.phases.environment.probe import PACKAGES, Environment
 
 Level = Literal["ok", "warn", "refused", "missing"]
 

@@ -9,11 +9,11 @@ the one student model, whoever's weights they are. The recipe of it is `work.py`
 
 from __future__ import annotations
 
-from phases import slots as needs
-from phases.contract import Context
-from schemas.artifact import Kind, Product
-from schemas.plan import Made, Need, PhaseSpec, Slot
-from schemas.recipe import Recipe
+from stillhouse.phases import slots as needs
+from stillhouse.phases.contract import Context
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
+from stillhouse.schemas.recipe import Recipe
 
 
 def slots(recipe: Recipe) -> tuple[Slot, ...]:
@@ -39,7 +39,7 @@ def _needs(recipe: Recipe) -> tuple[Need, ...]:
 
 def run(context: Context) -> tuple[Product, ...]:
     """Measure; make `report`. Raises PhaseError, InputError."""
-    from phases.evaluation.work import evaluate
+    from stillhouse.phases.evaluation.work import evaluate
 
     return (context.report(evaluate(context)),)
 

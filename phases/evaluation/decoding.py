@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from phases.data.records import Record
-from phases.teachers import ChatTokenizer
-from phases.data.calls import Slot, accepts, parse_call, read_slot, skeleton
-from schemas import canonical
-from schemas.errors import InputError
+from stillhouse.phases.data.calls import Slot, accepts, parse_call, read_slot, skeleton
+from stillhouse.phases.data.records import Record
+from stillhouse.phases.teachers import ChatTokenizer
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import InputError
 
 _PARTIAL = 6
 """JSON's error names a place at most this far before the end of a text that is merely unfinished

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phases.numerics.distances import kl_full, negative_log_likelihood, top1_agreement
+from stillhouse.phases.numerics.distances import kl_full, negative_log_likelihood, top1_agreement
 
 
 @dataclass(frozen=True, kw_only=True)

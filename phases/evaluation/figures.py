@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from phases.evaluation.decoding import Written
-from phases.evaluation.fidelity import Distance
-from phases.numerics.distances import bootstrap_interval, perplexity, wilson_interval
-from schemas.report import Metric, metric
+from stillhouse.phases.evaluation.decoding import Written
+from stillhouse.phases.evaluation.fidelity import Distance
+from stillhouse.phases.numerics.distances import bootstrap_interval, perplexity, wilson_interval
+from stillhouse.schemas.report import Metric, metric
 
 _ROWS = 200
 """Most per-item rows in a report, of each sort."""

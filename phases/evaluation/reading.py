@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from phases.models import KeyValues, Student
+from stillhouse.phases.models import KeyValues, Student
 
 
 class Reading:

@@ -17,21 +17,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from phases.numerics import threads
-from phases.contract import Context, Input, Progress
-from phases.evaluation.decoding import SlotTask, decode_freely, decode_slot, slot_tasks
-from phases.evaluation.fidelity import TeacherLogits, distance
-from phases.evaluation.figures import Bootstrap, Measured, metrics_of, rows_of
-from phases.evaluation.reading import Reading
-from phases.data.records import Record, read_header, read_split
-from phases.models import load_checkpoint, read_config
-from phases.teachers import ChatTokenizer, dequantise
-from phases.untrusted import check_model_folder
-from schemas.errors import PhaseError
-from schemas.recipe import EvaluationSection
-from schemas.report import Report
-from store.disk.durable import reading
-from store.disk.hashing import hash_file
+from stillhouse.phases.contract import Context, Input, Progress
+from stillhouse.phases.data.records import Record, read_header, read_split
+from stillhouse.phases.evaluation.decoding import SlotTask, decode_freely, decode_slot, slot_tasks
+from stillhouse.phases.evaluation.fidelity import TeacherLogits, distance
+from stillhouse.phases.evaluation.figures import Bootstrap, Measured, metrics_of, rows_of
+from stillhouse.phases.evaluation.reading import Reading
+from stillhouse.phases.models import load_checkpoint, read_config
+from stillhouse.phases.numerics import threads
+from stillhouse.phases.teachers import ChatTokenizer, dequantise
+from stillhouse.phases.untrusted import check_model_folder
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.recipe import EvaluationSection
+from stillhouse.schemas.report import Report
+from stillhouse.store.disk.durable import reading
+from stillhouse.store.disk.hashing import hash_file
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,12 @@ the other slots' run keys, and so their results, as they are.
 
 from __future__ import annotations
 
-from phases import slots as needs
-from phases.contract import Context
-from phases.shapes import shapes_of_export
-from schemas.artifact import Kind, Product
-from schemas.plan import Made, PhaseSpec, Slot
-from schemas.recipe import Recipe
+from stillhouse.phases import slots as needs
+from stillhouse.phases.contract import Context
+from stillhouse.phases.shapes import shapes_of_export
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.plan import Made, PhaseSpec, Slot
+from stillhouse.schemas.recipe import Recipe
 
 
 def slots(recipe: Recipe) -> tuple[Slot, ...]:
@@ -53,6 +53,6 @@ def run(context: Context) -> tuple[Product, ...]:
 
     Raises PhaseError when the checkpoint or the graph does not hold, and what load_checkpoint does.
     """
-    from phases.export.work import export_shape
+    from stillhouse.phases.export.work import export_shape
 
     return export_shape(context)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from phases.models.static.graphs import Caches, StaticDecode, StaticPrefill
-from phases.models import Student
-from schemas.errors import PhaseError
+from stillhouse.phases.models import Student
+from stillhouse.phases.models.static.graphs import Caches, StaticDecode, StaticPrefill
+from stillhouse.schemas.errors import PhaseError
 
 TOLERANCES = {
     "parity.max_abs": 1e-2,

@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
-from schemas.errors import PhaseError
+from stillhouse.schemas.errors import PhaseError
 
 TEXT = """The kettle was still warm when the ferry left the harbour at a quarter past seven.
 Nobody had asked for 3 tickets to Lisbon, yet there they were, folded under the lamp.

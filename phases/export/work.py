@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from phases.contract import Context
-from phases.export.checks import (
+from stillhouse.phases.contract import Context
+from stillhouse.phases.export.checks import (
     DECODE_TOKENS,
     TOLERANCES,
     Measured,
@@ -23,20 +23,20 @@ from phases.export.checks import (
     measure_decode,
     measure_prefill,
 )
-from phases.export.golden import Golden, golden_tokens
-from phases.models.static import archive
-from phases.models.static.graphs import StaticDecode, StaticPrefill
-from phases.models.static.interface import CONVENTIONS, Interface, Mode, promised
-from phases.models import Student, StudentConfig, load_checkpoint
-from phases.numerics.threads import fixed
-from schemas import canonical
-from schemas.artifact import Kind, Product
-from schemas.contract import Architecture, Contract, ShapeStatus, Tensor
-from schemas.contract import Golden as Answers
-from schemas.digest import Digest
-from schemas.errors import PhaseError
-from schemas.report import Report, metric
-from store.disk.hashing import hash_file
+from stillhouse.phases.export.golden import Golden, golden_tokens
+from stillhouse.phases.models import Student, StudentConfig, load_checkpoint
+from stillhouse.phases.models.static import archive
+from stillhouse.phases.models.static.graphs import StaticDecode, StaticPrefill
+from stillhouse.phases.models.static.interface import CONVENTIONS, Interface, Mode, promised
+from stillhouse.phases.numerics.threads import fixed
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.contract import Architecture, Contract, ShapeStatus, Tensor
+from stillhouse.schemas.contract import Golden as Answers
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.report import Report, metric
+from stillhouse.store.disk.hashing import hash_file
 
 ROUTE = "torch.export strict=False"
 RMS_NORM = "max_abs_rescale_exact_eps"

@@ -7,11 +7,17 @@ what a result means and what it does not.
 
 from __future__ import annotations
 
-from phases.mil.checks import unknown_ops
-from phases.mil.interpreter import Interpreter, Mode, RunResult
-from phases.mil.package import Package, Signature, StateUse, manifest_faults, quiet_coremltools
-from phases.mil.tally import RunStats
-from phases.mil.tensortype import TensorType
+from stillhouse.phases.mil.checks import unknown_ops
+from stillhouse.phases.mil.interpreter import Interpreter, Mode, RunResult
+from stillhouse.phases.mil.package import (
+    Package,
+    Signature,
+    StateUse,
+    manifest_faults,
+    quiet_coremltools,
+)
+from stillhouse.phases.mil.tally import RunStats
+from stillhouse.phases.mil.tensortype import TensorType
 
 __all__ = [
     "Interpreter",

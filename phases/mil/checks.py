@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 
-from phases.mil.operations import OPS
-from phases.mil.program import Constant, Function, Operand, Operation
-from phases.mil.tensortype import COMPUTE_DTYPES, TensorType
-from phases.mil.values import unsupported
-from schemas.errors import PhaseError
+from stillhouse.phases.mil.operations import OPS
+from stillhouse.phases.mil.program import Constant, Function, Operand, Operation
+from stillhouse.phases.mil.tensortype import COMPUTE_DTYPES, TensorType
+from stillhouse.phases.mil.values import unsupported
+from stillhouse.schemas.errors import PhaseError
 
 OPSETS = frozenset({"CoreML7", "CoreML8"})
 """iOS17 and iOS18: the kernels follow the documentation of these."""

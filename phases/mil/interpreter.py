@@ -22,16 +22,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from phases.mil.checks import bad_operands, check_function, mistyped
-from phases.mil.operations import COMPUTING, OPS
-from phases.mil.ops.linear import ATTENTION, attention_scores
-from phases.mil.ops.state import StateCell
-from phases.mil.package import Package
-from phases.mil.program import Constant, Function, Operand, Operation, Result
-from phases.mil.tally import RunStats, Tally
-from phases.mil.tensortype import CAST_DTYPES, COMPUTE_DTYPES, INTEGER_RANGES, TensorType
-from phases.mil.values import Text, unsupported
-from schemas.errors import PhaseError
+from stillhouse.phases.mil.checks import bad_operands, check_function, mistyped
+from stillhouse.phases.mil.operations import COMPUTING, OPS
+from stillhouse.phases.mil.ops.linear import ATTENTION, attention_scores
+from stillhouse.phases.mil.ops.state import StateCell
+from stillhouse.phases.mil.package import Package
+from stillhouse.phases.mil.program import Constant, Function, Operand, Operation, Result
+from stillhouse.phases.mil.tally import RunStats, Tally
+from stillhouse.phases.mil.tensortype import CAST_DTYPES, COMPUTE_DTYPES, INTEGER_RANGES, TensorType
+from stillhouse.phases.mil.values import Text, unsupported
+from stillhouse.schemas.errors import PhaseError
 
 Mode = Literal["fp32", "declared"]
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from phases.mil.ops import elementwise as ops_elementwise
-from phases.mil.ops import indexing as ops_indexing
-from phases.mil.ops import linear as ops_linear
-from phases.mil.ops import reduction as ops_reduction
-from phases.mil.ops import shape as ops_shape
-from phases.mil.ops import state as ops_state
+from stillhouse.phases.mil.ops import elementwise as ops_elementwise
+from stillhouse.phases.mil.ops import indexing as ops_indexing
+from stillhouse.phases.mil.ops import linear as ops_linear
+from stillhouse.phases.mil.ops import reduction as ops_reduction
+from stillhouse.phases.mil.ops import shape as ops_shape
+from stillhouse.phases.mil.ops import state as ops_state
 
 Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from phases.mil.names import inner_parts
-from phases.mil.program import Function, Operation, bad_program, read_function
-from phases.mil.tensortype import FEATURE_DTYPES, TensorType
-from phases.mil.values import Constants
-from schemas import canonical
-from schemas.errors import UntrustedFileError
+from stillhouse.phases.mil.names import inner_parts
+from stillhouse.phases.mil.program import Function, Operation, bad_program, read_function
+from stillhouse.phases.mil.tensortype import FEATURE_DTYPES, TensorType
+from stillhouse.phases.mil.values import Constants
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import UntrustedFileError
 
 _MANIFEST_LIMIT = 1 << 20
 """Bytes. A real manifest has about 800."""

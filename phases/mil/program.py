@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from phases.mil.tensortype import TensorType, tensor_type
-from schemas.errors import UntrustedFileError
+from stillhouse.phases.mil.tensortype import TensorType, tensor_type
+from stillhouse.schemas.errors import UntrustedFileError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from schemas.errors import UntrustedFileError
+from stillhouse.schemas.errors import UntrustedFileError
 
 Shape = tuple[int | None, ...]
 """Sizes per axis; None where the program leaves the size open."""

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from phases.mil.names import inner_parts
-from phases.mil.program import BlobRef, Constant
-from phases.mil.tensortype import COMPUTE_DTYPES, TensorType
-from phases.mil.weights import WeightFile
-from schemas.errors import PhaseError, UntrustedFileError
+from stillhouse.phases.mil.names import inner_parts
+from stillhouse.phases.mil.program import BlobRef, Constant
+from stillhouse.phases.mil.tensortype import COMPUTE_DTYPES, TensorType
+from stillhouse.phases.mil.weights import WeightFile
+from stillhouse.schemas.errors import PhaseError, UntrustedFileError
 
 Text = str
 """A string constant: a mode, or the dtype of a cast."""

@@ -20,7 +20,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.errors import UntrustedFileError
+from stillhouse.schemas.errors import UntrustedFileError
 
 ALIGNMENT = 64
 SENTINEL = 0xDEADBEEF

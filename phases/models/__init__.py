@@ -8,10 +8,17 @@ model cannot express (RoPE scaling, biases, other activations) is refused, never
 
 from __future__ import annotations
 
-from phases.models.config import StudentConfig
-from phases.models.decoding import Session, generate
-from phases.models.folder import from_shape, from_teacher_layers, load_checkpoint, read_config, save_checkpoint, write_tensors
-from phases.models.llama import KeyValues, Student
+from stillhouse.phases.models.config import StudentConfig
+from stillhouse.phases.models.decoding import Session, generate
+from stillhouse.phases.models.folder import (
+    from_shape,
+    from_teacher_layers,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+    write_tensors,
+)
+from stillhouse.phases.models.llama import KeyValues, Student
 
 __all__ = [
     "KeyValues",

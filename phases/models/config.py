@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.contract import Architecture
-from schemas.errors import InputError
+from stillhouse.schemas.contract import Architecture
+from stillhouse.schemas.errors import InputError
 
 _FIXED: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("model_type", ("llama",)),

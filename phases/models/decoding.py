@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from phases.models.llama import KeyValues, Student
+from stillhouse.phases.models.llama import KeyValues, Student
 
 
 class Session:

@@ -22,12 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phases.models.config import StudentConfig
-from phases.models.llama import Student
-from phases.untrusted import check_model_folder, check_student_shapes
-from phases.untrusted.reading import read_json
-from schemas.errors import InputError
-from store.disk.durable import reading, writing
+from stillhouse.phases.models.config import StudentConfig
+from stillhouse.phases.models.llama import Student
+from stillhouse.phases.untrusted import check_model_folder, check_student_shapes
+from stillhouse.phases.untrusted.reading import read_json
+from stillhouse.schemas.errors import InputError
+from stillhouse.store.disk.durable import reading, writing
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phases.models.config import StudentConfig
+from stillhouse.phases.models.config import StudentConfig
 
 
 class KeyValues:

@@ -19,17 +19,17 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from phases.catalog import CATALOG
-from phases.workers.launch import Launcher
-from phases.reactor.repeat import repeat_key
-from phases.reactor.site import Surroundings
-from registry.planning.assess import assess
-from registry.state.state import Run, State
-from registry.home import Home
-from registry.planning.views import Site, Status
-from schemas.digest import SHORT, Digest, is_digest
-from schemas.limits import Limits
-from store.disk.durable import writing
+from stillhouse.phases.catalog import CATALOG
+from stillhouse.phases.reactor.repeat import repeat_key
+from stillhouse.phases.reactor.site import Surroundings
+from stillhouse.phases.workers.launch import Launcher
+from stillhouse.registry.home import Home
+from stillhouse.registry.planning.assess import assess
+from stillhouse.registry.planning.views import Site, Status
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.digest import SHORT, Digest, is_digest
+from stillhouse.schemas.limits import Limits
+from stillhouse.store.disk.durable import writing
 
 _GOING = "removed-"
 """What the name of a folder begins with that is being removed."""

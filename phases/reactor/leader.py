@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from registry.home import Home
-from store.disk.durable import writing
+from stillhouse.registry.home import Home
+from stillhouse.store.disk.durable import writing
 
 
 @contextmanager

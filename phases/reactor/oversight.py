@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from phases.workers.job import Ending
-from phases.workers.launch import Launcher
-from registry.state.state import Run
-from schemas.digest import Digest
-from schemas.errors import StorageError
-from schemas.limits import Limits
+from stillhouse.phases.workers.job import Ending
+from stillhouse.phases.workers.launch import Launcher
+from stillhouse.registry.state.state import Run
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import StorageError
+from stillhouse.schemas.limits import Limits
 
 LOOK_SECONDS = 0.5
 """Between two looks at what live workers take, and how far they are."""

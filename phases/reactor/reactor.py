@@ -23,25 +23,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 
-from phases.reactor import recording
-from phases.reactor.leader import advancing
-from phases.workers.job import Ending, Failure, Outcome
-from phases.workers.launch import Launcher
-from phases.reactor.oversight import LOOK_SECONDS, Oversight, Progress
-from phases.reactor.site import Surroundings
-from registry.planning.admission import admissions
-from registry.planning.agenda import Agenda
-from registry.planning.assess import assess
-from registry.planning.decide import Start
-from registry.state.state import Run, State
-from registry.home import Home
-from registry.ledger.ledger import Ledger, LedgerReader
-from registry.planning.views import PlanView, Reason, Site
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.errors import InputError
-from schemas.event import Event
-from schemas.events import (
+from stillhouse.phases.reactor import recording
+from stillhouse.phases.reactor.leader import advancing
+from stillhouse.phases.reactor.oversight import LOOK_SECONDS, Oversight, Progress
+from stillhouse.phases.reactor.site import Surroundings
+from stillhouse.phases.workers.job import Ending, Failure, Outcome
+from stillhouse.phases.workers.launch import Launcher
+from stillhouse.registry.home import Home
+from stillhouse.registry.ledger.ledger import Ledger, LedgerReader
+from stillhouse.registry.planning.admission import admissions
+from stillhouse.registry.planning.agenda import Agenda
+from stillhouse.registry.planning.assess import assess
+from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.planning.views import PlanView, Reason, Site
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.events import (
     ArtifactEvicted,
     BytesSwept,
     Payload,
@@ -52,9 +52,9 @@ from schemas.events import (
     RunStarted,
     RunSucceeded,
 )
-from schemas.limits import Limits
-from schemas.plan import PhaseSpec
-from store.objects.local import BlobStore
+from stillhouse.schemas.limits import Limits
+from stillhouse.schemas.plan import PhaseSpec
+from stillhouse.store.objects.local import BlobStore
 
 _SOON = 0.05
 """Seconds; the shortest pause."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from phases.workers.job import Failure, Job, JobInput, Outcome
-from registry.planning.decide import Start
-from registry.state.state import Run, State
-from schemas.artifact import Parent, Product
-from schemas.digest import Digest
-from schemas.events import (
+from stillhouse.phases.workers.job import Failure, Job, JobInput, Outcome
+from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.artifact import Parent, Product
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import (
     ArtifactPublished,
     Payload,
     RunAbandoned,

@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from phases.reactor import recording
-from phases.catalog import CATALOG
-from phases.workers.job import Job, Outcome
-from phases.workers.launch import Launcher
-from registry.state.state import Run, State
-from registry.home import Home
-from schemas.artifact import Kind, Product
-from schemas.digest import SHORT, Digest
-from schemas.errors import PhaseError
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.catalog import CATALOG
+from stillhouse.phases.reactor import recording
+from stillhouse.phases.workers.job import Job, Outcome
+from stillhouse.phases.workers.launch import Launcher
+from stillhouse.registry.home import Home
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.store.disk.hashing import hash_bytes
 
 TAG = "stillhouse rewind v1\n"
 

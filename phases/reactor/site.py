@@ -11,13 +11,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from phases import environment
-from registry.planning.views import Site
-from schemas import canonical
-from schemas.artifact import Kind
-from schemas.events import ArtifactPublished
-from schemas.limits import Limits
-from store.disk.hashing import hash_bytes
+from stillhouse.phases import environment
+from stillhouse.registry.planning.views import Site
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.events import ArtifactPublished
+from stillhouse.schemas.limits import Limits
+from stillhouse.store.disk.hashing import hash_bytes
 
 
 class Surroundings:

@@ -8,10 +8,10 @@ teacher answers to one example depends on that example alone, never on what was 
 
 from __future__ import annotations
 
-from phases.teachers.base import Generated, Passage, Prompt, Sampling, Teacher
-from phases.teachers.gguf import dequantise
-from phases.teachers.local import LocalTeacher
-from phases.teachers.tokenizer import ChatTokenizer
+from stillhouse.phases.teachers.base import Generated, Passage, Prompt, Sampling, Teacher
+from stillhouse.phases.teachers.gguf import dequantise
+from stillhouse.phases.teachers.local import LocalTeacher
+from stillhouse.phases.teachers.tokenizer import ChatTokenizer
 
 __all__ = [
     "ChatTokenizer",

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from phases.data.records import CacheRow
-from phases.teachers.tokenizer import ChatTokenizer
+from stillhouse.phases.data.records import CacheRow
+from stillhouse.phases.teachers.tokenizer import ChatTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

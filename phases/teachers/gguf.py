@@ -18,9 +18,9 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from phases.untrusted import check_gguf
-from schemas.errors import PhaseError
-from store.disk.durable import writing
+from stillhouse.phases.untrusted import check_gguf
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.store.disk.durable import writing
 
 _NAME = "model.gguf"
 """Transformers wants a folder and a file name in it; our blobs are named by their digests."""

@@ -15,15 +15,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phases.data.records import CacheRow
-from phases.teachers.base import Generated, Passage, Prompt, Sampling
-from phases.teachers.gguf import quiet
-from phases.teachers.tokenizer import ChatTokenizer
-from phases.untrusted import check_model_folder
-from schemas import canonical
-from schemas.digest import Digest
-from schemas.errors import PhaseError
-from store.disk.durable import reading
+from stillhouse.phases.data.records import CacheRow
+from stillhouse.phases.teachers.base import Generated, Passage, Prompt, Sampling
+from stillhouse.phases.teachers.gguf import quiet
+from stillhouse.phases.teachers.tokenizer import ChatTokenizer
+from stillhouse.phases.untrusted import check_model_folder
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.store.disk.durable import reading
 
 if TYPE_CHECKING:
     import torch

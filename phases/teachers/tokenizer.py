@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from phases.untrusted import read_bounded, read_json, render_chats, try_chats
-from schemas.canonical import Json
-from schemas.digest import Digest
-from schemas.errors import PhaseError, UntrustedFileError
-from store.disk.hashing import hash_file
+from stillhouse.phases.untrusted import read_bounded, read_json, render_chats, try_chats
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import PhaseError, UntrustedFileError
+from stillhouse.store.disk.hashing import hash_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -8,10 +8,10 @@ one that was not; a number that is not finite ends the run.
 
 from __future__ import annotations
 
-from phases.contract import Context
-from schemas.artifact import Kind, Product
-from schemas.plan import Made, Need, PhaseSpec, Slot
-from schemas.recipe import Recipe
+from stillhouse.phases.contract import Context
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
+from stillhouse.schemas.recipe import Recipe
 
 _NEEDS = ("dataset", "teacher_cache", "teacher_model")
 
@@ -27,7 +27,7 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
 
 def run(context: Context) -> tuple[Product, ...]:
     """Train; make `checkpoint`, `untrained` and `report`. Raises PhaseError, InputError."""
-    from phases.training.work import distil
+    from stillhouse.phases.training.work import distil
 
     return distil(context)
 

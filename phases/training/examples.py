@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from phases.data import records
-from schemas.errors import PhaseError
+from stillhouse.phases.data import records
+from stillhouse.schemas.errors import PhaseError
 
 _WINDOW = 8
 """Optimizer steps whose examples are sorted by length together. More would pad less, but would also

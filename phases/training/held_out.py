@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
-from phases.numerics import distances as numerics
-from phases.models import Student
-from phases.training.examples import Batch, Example, batches
-from phases.training.step import answer_logits, not_finite
-from schemas.value import Value
+from stillhouse.phases.models import Student
+from stillhouse.phases.numerics import distances as numerics
+from stillhouse.phases.training.examples import Batch, Example, batches
+from stillhouse.phases.training.step import answer_logits, not_finite
+from stillhouse.schemas.value import Value
 
 _RESAMPLES = 1000
 

@@ -17,11 +17,11 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch.optim import AdamW
 
-from phases.models import Student, save_checkpoint, write_tensors
-from phases.training.held_out import HeldOut
-from schemas import canonical
-from schemas.value import Value
-from store.disk.durable import sync, sync_folder, writing
+from stillhouse.phases.models import Student, save_checkpoint, write_tensors
+from stillhouse.phases.training.held_out import HeldOut
+from stillhouse.schemas import canonical
+from stillhouse.schemas.value import Value
+from stillhouse.store.disk.durable import sync, sync_folder, writing
 
 _STATE = "training_state.json"
 _TENSORS = "training_state.safetensors"

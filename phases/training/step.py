@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from phases.numerics.distances import distillation_sums
-from phases.models import Student
-from phases.training.examples import Batch
-from schemas.errors import PhaseError
-from schemas.recipe import TrainingSection
+from stillhouse.phases.models import Student
+from stillhouse.phases.numerics.distances import distillation_sums
+from stillhouse.phases.training.examples import Batch
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.recipe import TrainingSection
 
 _FLOOR = 0.1
 """The learning rate at the last step, as a share of the highest."""

@@ -15,19 +15,26 @@ from pathlib import Path
 import torch
 from torch.optim import AdamW
 
-from phases.contract import Context
-from phases.numerics.distances import perplexity
-from phases.data.records import read_header
-from phases.models import Student, from_shape, from_teacher_layers, load_checkpoint, read_config, save_checkpoint
-from phases.numerics.threads import fixed
-from phases.training import resume
-from phases.training.examples import Example, batches, order, read_examples
-from phases.training.held_out import HeldOut, measure
-from phases.training.resume import Progress, TrainPoint
-from phases.training.step import learning_rate, optimizer_of, take_step
-from schemas.artifact import Kind, Product
-from schemas.recipe import StudentSection, TrainingSection
-from schemas.report import Metric, Report, metric
+from stillhouse.phases.contract import Context
+from stillhouse.phases.data.records import read_header
+from stillhouse.phases.models import (
+    Student,
+    from_shape,
+    from_teacher_layers,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+)
+from stillhouse.phases.numerics.distances import perplexity
+from stillhouse.phases.numerics.threads import fixed
+from stillhouse.phases.training import resume
+from stillhouse.phases.training.examples import Example, batches, order, read_examples
+from stillhouse.phases.training.held_out import HeldOut, measure
+from stillhouse.phases.training.resume import Progress, TrainPoint
+from stillhouse.phases.training.step import learning_rate, optimizer_of, take_step
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.recipe import StudentSection, TrainingSection
+from stillhouse.schemas.report import Metric, Report, metric
 
 _UNTRAINED = "untrained"
 

@@ -16,14 +16,19 @@ is an UntrustedFileError that names the file and the first thing that is wrong w
 
 from __future__ import annotations
 
-from phases.untrusted.chat import check_chat_template, render_chat, render_chats, try_chats
-from phases.untrusted.folder import ModelFolderSummary, check_model_folder
-from phases.untrusted.gguf import GgufSummary, check_gguf
-from phases.untrusted.mlpackage import MlpackageSummary, check_mlpackage
-from phases.untrusted.pickles import find_pickle
-from phases.untrusted.reading import read_bounded, read_json
-from phases.untrusted.shapes import check_student_shapes
-from phases.untrusted.tensors import SafetensorsSummary, TensorFact, check_safetensors
+from stillhouse.phases.untrusted.chat import (
+    check_chat_template,
+    render_chat,
+    render_chats,
+    try_chats,
+)
+from stillhouse.phases.untrusted.folder import ModelFolderSummary, check_model_folder
+from stillhouse.phases.untrusted.gguf import GgufSummary, check_gguf
+from stillhouse.phases.untrusted.mlpackage import MlpackageSummary, check_mlpackage
+from stillhouse.phases.untrusted.pickles import find_pickle
+from stillhouse.phases.untrusted.reading import read_bounded, read_json
+from stillhouse.phases.untrusted.shapes import check_student_shapes
+from stillhouse.phases.untrusted.tensors import SafetensorsSummary, TensorFact, check_safetensors
 
 __all__ = [
     "GgufSummary",

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import PhaseError, UntrustedFileError
+from stillhouse.schemas.errors import PhaseError, UntrustedFileError
 
 MAX_TEMPLATE = 1 << 18
 """Characters of a template; the longest in use have some 30 000."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phases.untrusted.chat import MAX_TEMPLATE, check_chat_template
-from phases.untrusted.pickles import find_pickle
-from phases.untrusted.reading import read_bounded, read_json, refused, regular_files
-from phases.untrusted.tensors import TensorFact, check_safetensors
-from schemas.canonical import Json
-from store.disk.durable import reading
+from stillhouse.phases.untrusted.chat import MAX_TEMPLATE, check_chat_template
+from stillhouse.phases.untrusted.pickles import find_pickle
+from stillhouse.phases.untrusted.reading import read_bounded, read_json, refused, regular_files
+from stillhouse.phases.untrusted.tensors import TensorFact, check_safetensors
+from stillhouse.schemas.canonical import Json
+from stillhouse.store.disk.durable import reading
 
 _MAX_CONFIG = 1 << 20
 _MAX_SETTINGS = 16 << 20

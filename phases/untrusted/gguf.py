@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from phases.untrusted.chat import check_chat_template
-from phases.untrusted.reading import refused
-from schemas.errors import UntrustedFileError
-from store.disk.durable import reading
+from stillhouse.phases.untrusted.chat import check_chat_template
+from stillhouse.phases.untrusted.reading import refused
+from stillhouse.schemas.errors import UntrustedFileError
+from stillhouse.store.disk.durable import reading
 
 Scalar = int | float | bool | str
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from phases.untrusted.pickles import find_pickle
-from phases.untrusted.reading import read_json, refused, regular_files
-from schemas.errors import UntrustedFileError
+from stillhouse.phases.untrusted.pickles import find_pickle
+from stillhouse.phases.untrusted.reading import read_json, refused, regular_files
+from stillhouse.schemas.errors import UntrustedFileError
 
 _MAX_MANIFEST = 1 << 20
 _MANIFEST = "Manifest.json"

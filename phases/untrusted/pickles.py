@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from store.disk.durable import reading
+from stillhouse.store.disk.durable import reading
 
 _HEAD = 1 << 16
 _MAX_MEMBERS = 10_000

@@ -6,10 +6,10 @@ import os
 import stat
 from pathlib import Path
 
-from schemas import canonical
-from schemas.canonical import Json
-from schemas.errors import InputError, UntrustedFileError
-from store.disk.durable import reading, shown
+from stillhouse.schemas import canonical
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.errors import InputError, UntrustedFileError
+from stillhouse.store.disk.durable import reading, shown
 
 MAX_FILES = 100_000
 """Files in one folder."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from phases.untrusted.tensors import TensorFact
-from schemas.canonical import Json
-from schemas.errors import UntrustedFileError
+from stillhouse.phases.untrusted.tensors import TensorFact
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.errors import UntrustedFileError
 
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _MAX_SIZE = 2**31

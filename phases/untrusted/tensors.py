@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from phases.untrusted.reading import refused
-from schemas import canonical
-from schemas.canonical import Json
-from schemas.errors import InputError, UntrustedFileError
-from store.disk.durable import reading
+from stillhouse.phases.untrusted.reading import refused
+from stillhouse.schemas import canonical
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.errors import InputError, UntrustedFileError
+from stillhouse.store.disk.durable import reading
 
 TensorFact = tuple[str, tuple[int, ...]]
 """(dtype as the file writes it, shape)."""

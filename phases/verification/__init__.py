@@ -11,12 +11,12 @@ Source of the gates: docs/design.md; of the two modes: phases/mil/interpreter.py
 
 from __future__ import annotations
 
-from phases import slots as needs
-from phases.contract import Context
-from phases.shapes import shapes_of_export
-from schemas.artifact import Kind, Product
-from schemas.plan import Made, Need, PhaseSpec, Slot
-from schemas.recipe import Recipe
+from stillhouse.phases import slots as needs
+from stillhouse.phases.contract import Context
+from stillhouse.phases.shapes import shapes_of_export
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
+from stillhouse.schemas.recipe import Recipe
 
 
 def slots(recipe: Recipe) -> tuple[Slot, ...]:
@@ -60,6 +60,6 @@ def run(context: Context) -> tuple[Product, ...]:
     Raises PhaseError when the dataset does not go with the checkpoint, and what load_checkpoint
     does; what is wrong with the package itself is measured, not raised.
     """
-    from phases.verification.work import verify_shape
+    from stillhouse.phases.verification.work import verify_shape
 
     return verify_shape(context)

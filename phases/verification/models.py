@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from phases.mil import Interpreter, Mode, Package, RunStats, quiet_coremltools
-from phases.models import Student
+from stillhouse.phases.mil import Interpreter, Mode, Package, RunStats, quiet_coremltools
+from stillhouse.phases.models import Student
 
 Outputs = Mapping[str, Tensor]
 """By name, in fp32, shaped as the contract promises: `logits` [1, T, V], and a prefill's caches."""

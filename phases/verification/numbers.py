@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from phases.numerics import distances as numerics
-from phases.models.static.graphs import StaticPrefill
-from phases.models import Student
-from phases.verification.models import Model, reference
-from phases.verification.texts import Continuation, Tokens
-from schemas.contract import Contract
-from schemas.report import Metric, metric
+from stillhouse.phases.models import Student
+from stillhouse.phases.models.static.graphs import StaticPrefill
+from stillhouse.phases.numerics import distances as numerics
+from stillhouse.phases.verification.models import Model, reference
+from stillhouse.phases.verification.texts import Continuation, Tokens
+from stillhouse.schemas.contract import Contract
+from stillhouse.schemas.report import Metric, metric
 
 STALE = 64.0
 """In the rows behind the position: finite, and large beside keys and values."""

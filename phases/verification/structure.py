@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from phases.contract import Context
-from phases.mil import (
+from stillhouse.phases.contract import Context
+from stillhouse.phases.mil import (
     Interpreter,
     Package,
     Signature,
@@ -18,11 +18,11 @@ from phases.mil import (
     quiet_coremltools,
     unknown_ops,
 )
-from phases.models.static.interface import Border, border, differences, look, of_contract
-from schemas.contract import Contract
-from schemas.errors import StillError
-from store.disk.hashing import hash_bytes, hash_file
-from store.trees.trees import Entry, tree_bytes
+from stillhouse.phases.models.static.interface import Border, border, differences, look, of_contract
+from stillhouse.schemas.contract import Contract
+from stillhouse.schemas.errors import StillError
+from stillhouse.store.disk.hashing import hash_bytes, hash_file
+from stillhouse.store.trees.trees import Entry, tree_bytes
 
 EXPECTED = {"iOS18": (9, "CoreML8")}
 """Per target: the specification version and the opset that coremltools writes."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phases.data.records import Record, read_header, read_split
-from schemas.contract import Contract
-from schemas.errors import PhaseError
+from stillhouse.phases.data.records import Record, read_header, read_split
+from stillhouse.schemas.contract import Contract
+from stillhouse.schemas.errors import PhaseError
 
 Tokens = tuple[int, ...]
 

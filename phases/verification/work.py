@@ -6,23 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phases.contract import Context
-from phases.mil import Package
-from phases.models import Student, load_checkpoint
-from phases.numerics.threads import fixed
-from phases.verification.models import CoreMl, Interpreted, Model, core_ml_runs
-from phases.verification.numbers import (
+from stillhouse.phases.contract import Context
+from stillhouse.phases.mil import Package
+from stillhouse.phases.models import Student, load_checkpoint
+from stillhouse.phases.numerics.threads import fixed
+from stillhouse.phases.verification.models import CoreMl, Interpreted, Model, core_ml_runs
+from stillhouse.phases.verification.numbers import (
     CacheComparison,
     Comparison,
     compare_decode,
     compare_handover,
     compare_prefill,
 )
-from phases.verification.structure import Structure, inspect
-from phases.verification.texts import Texts, texts_of
-from schemas.artifact import Product
-from schemas.contract import Contract
-from schemas.report import Metric, Report, metric
+from stillhouse.phases.verification.structure import Structure, inspect
+from stillhouse.phases.verification.texts import Texts, texts_of
+from stillhouse.schemas.artifact import Product
+from stillhouse.schemas.contract import Contract
+from stillhouse.schemas.report import Metric, Report, metric
 
 DEVICE = "device"
 

@@ -24,11 +24,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from phases.workers.processes import Process
-from schemas import canonical
-from schemas.artifact import Form, Kind, Product
-from schemas.digest import Digest
-from schemas.value import Value
+from stillhouse.phases.workers.processes import Process
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Form, Kind, Product
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.value import Value
 
 _File = TypeVar("_File", "Outcome", "EndingFile", "WorkerFile")
 

@@ -24,19 +24,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phases.workers import processes
-from phases.workers import logs as runlogs
-from phases.workers.job import Ending, EndingFile, Job, Outcome, read_ending, read_outcome, read_progress, read_worker, replace
-from phases.workers.processes import Process
-from phases.workers.warm import WarmWorker
-from registry.home import Home
-from schemas import canonical
-from schemas.digest import Digest
-from schemas.secrets import scrub, secret_values
-from store.disk.durable import replace_durably, writing
+import stillhouse
+from stillhouse.phases.workers import logs as runlogs
+from stillhouse.phases.workers import processes
+from stillhouse.phases.workers.job import (
+    Ending,
+    EndingFile,
+    Job,
+    Outcome,
+    read_ending,
+    read_outcome,
+    read_progress,
+    read_worker,
+    replace,
+)
+from stillhouse.phases.workers.processes import Process
+from stillhouse.phases.workers.warm import WarmWorker
+from stillhouse.registry.home import Home
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.secrets import scrub, secret_values
+from stillhouse.store.disk.durable import replace_durably, writing
 
 # -P: the user's current folder must not shadow our modules.
-_WORKER = (sys.executable, "-P", "-m", "phases.workers.main")
+_WORKER = (sys.executable, "-P", "-m", "stillhouse.phases.workers.main")
 
 GRACE = 10.0
 """Seconds between asking a worker to end and ending it."""
@@ -410,7 +421,7 @@ def _holds(descriptor: int, path: Path) -> bool:
 def _environment(root: str, secrets: Collection[str]) -> dict[str, str]:
     """A worker's environment: ours, offline, quiet, without a second set of threads, or secrets."""
     # Wherever this program was imported from, the worker must find it too.
-    ours = str(Path(__file__).resolve().parents[2])
+    ours = str(Path(stillhouse.__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
     kept = {
         name: value

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from schemas.secrets import scrub
-from store.disk.durable import writing
+from stillhouse.schemas.secrets import scrub
+from stillhouse.store.disk.durable import writing
 
 LIMIT = 16 * 2**20
 """Bytes of one log, unless told otherwise."""

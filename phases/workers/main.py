@@ -1,9 +1,9 @@
 """The worker: one process that executes one run and leaves its outcome on disk.
 
-`python -m phases.worker REGISTRY RUN_KEY LOCK`, or, to import everything first and then be given a
-run (phases/workers/warm.py), `python -m phases.worker --warm REGISTRY SOCKET`. The reactor took the lock of
-the run's folder and handed it down as a descriptor, so the lock lives exactly as long as this
-process. The worker never appends to the ledger.
+`python -m stillhouse.phases.workers.main REGISTRY RUN_KEY LOCK`, or, to import everything first and
+then be given a run (phases/workers/warm.py), `python -m stillhouse.phases.workers.main --warm
+REGISTRY SOCKET`. The reactor took the lock of the run's folder and handed it down as a descriptor,
+so the lock lives exactly as long as this process. The worker never appends to the ledger.
 
  0. note in `worker.json` which process this is;
  1. see that this program's version of the phase is the planned one;
@@ -31,20 +31,20 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from phases.workers import warm
-from phases.catalog import CATALOG, phase_function
-from phases.contract import Context, Input, Put
-from phases.workers.job import Failure, Job, JobInput, Outcome, WorkerFile, replace
-from phases.workers.processes import identify
-from registry.home import Home
-from schemas import canonical
-from schemas.artifact import FileFact, Product
-from schemas.digest import Digest
-from schemas.errors import BusyError, PhaseError, StillError, StorageError
-from store.objects.local import BlobStore
-from store.trees.checkout import link_tree
-from store.disk.durable import replace_durably, writing
-from store.trees.trees import put_tree, read_tree
+from stillhouse.phases.catalog import CATALOG, phase_function
+from stillhouse.phases.contract import Context, Input, Put
+from stillhouse.phases.workers import warm
+from stillhouse.phases.workers.job import Failure, Job, JobInput, Outcome, WorkerFile, replace
+from stillhouse.phases.workers.processes import identify
+from stillhouse.registry.home import Home
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import FileFact, Product
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import BusyError, PhaseError, StillError, StorageError
+from stillhouse.store.disk.durable import replace_durably, writing
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.checkout import link_tree
+from stillhouse.store.trees.trees import put_tree, read_tree
 
 _PROGRESS_SECONDS = 0.2
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

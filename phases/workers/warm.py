@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
-from schemas.digest import Digest
+from stillhouse.schemas.digest import Digest
 
 _READY, _TAKEN = b"R", b"T"
 _LONGEST_MESSAGE = 256

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from registry.projection.borrow import HeldError, Instance
-from registry.ledger.format import BrokenError, Line
-from registry.home import LEDGER, PROJECTION
-from registry.ledger.ledger import Audit, audit
-from registry.projection.queries import named
-from registry.projection.sandbox import Params, Rows, fetch
-from schemas.digest import Digest, Sha256
-from schemas.event import GENESIS
+from stillhouse.registry.home import LEDGER, PROJECTION
+from stillhouse.registry.ledger.format import BrokenError, Line
+from stillhouse.registry.ledger.ledger import Audit, audit
+from stillhouse.registry.projection.borrow import HeldError, Instance
+from stillhouse.registry.projection.queries import named
+from stillhouse.registry.projection.sandbox import Params, Rows, fetch
+from stillhouse.schemas.digest import Digest, Sha256
+from stillhouse.schemas.event import GENESIS
 
 PATIENCE = 2.0
 """Seconds to wait for a foreign shell that holds the projection."""

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from registry.projection.borrow import HeldError, Instance
-from registry.projection.projection import PATIENCE, Projection
-from registry.projection.queries import named
+from stillhouse.registry.projection.borrow import HeldError, Instance
+from stillhouse.registry.projection.projection import PATIENCE, Projection
+from stillhouse.registry.projection.queries import named
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

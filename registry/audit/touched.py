@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from schemas.digest import Digest
-from schemas.event import Event
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import Event
 
 _SPOKEN_OF = ("digest", "subject", "evidence", "release", "plan")
 """Fields of a payload that name the artifact it is about."""

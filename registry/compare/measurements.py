@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from registry.compare.origins import Subject, maker_of, slots_of
-from registry.state.state import Judged, Published, Run, State
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.report import Metric
+from stillhouse.registry.compare.origins import Subject, maker_of, slots_of
+from stillhouse.registry.state.state import Judged, Published, Run, State
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.report import Metric
 
 
 @dataclass(frozen=True, kw_only=True)

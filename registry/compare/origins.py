@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from registry.compare.runs import ABSENT, Difference, compared, differences, flattened
-from registry.state.state import Published, Run, State
-from schemas.artifact import Kind, Parent
-from schemas.digest import Digest, is_digest
+from stillhouse.registry.compare.runs import ABSENT, Difference, compared, differences, flattened
+from stillhouse.registry.state.state import Published, Run, State
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.digest import Digest, is_digest
 
 _DOCUMENTS = frozenset({Kind.RECIPE, Kind.POLICY, Kind.ENVIRONMENT})
 """Kinds whose content is in their event."""

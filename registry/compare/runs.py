@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.state.state import Run, State
+from stillhouse.registry.state.state import Run, State
 
 ABSENT = "absent"
 _VERDICTS = "verdicts"

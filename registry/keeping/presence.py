@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-from cli.views import render
-from registry.keeping.retention import retention
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError
+from stillhouse.cli.views import render
+from stillhouse.registry.keeping.retention import retention
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from registry.state.state import State
+    from stillhouse.registry.state.state import State
 
 Word = Literal["kept", "unkept", "condemned", "absent"]
 

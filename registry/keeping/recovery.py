@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from registry.state.state import Run, State
-from schemas.digest import SHORT, Digest
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.digest import SHORT, Digest
 
 
 class NotDerivableError(Exception):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from registry.state.state import Run, State
-from schemas.digest import SHORT, Digest
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.digest import SHORT, Digest
 
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.ledger import format as chain
-from registry.ledger.format import START, BrokenError, Line, Position
-from schemas.errors import StorageError
+from stillhouse.registry.ledger import format as chain
+from stillhouse.registry.ledger.format import START, BrokenError, Line, Position
+from stillhouse.schemas.errors import StorageError
 
 FIRST_WINDOW = 1024
 """Bytes of the tail that are read first: an event or two, as each that is read is verified."""

@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from schemas import canonical
-from schemas.digest import Digest
-from schemas.errors import InputError, IntegrityError
-from schemas.event import GENESIS, MAX_EVENT_BYTES, Actor, Event
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.event import GENESIS, MAX_EVENT_BYTES, Actor, Event
 
 _HASH = 64
 """Characters of a line's hash; a TAB follows."""

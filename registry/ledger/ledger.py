@@ -22,16 +22,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from registry.ledger import format as chain
-from registry.ledger import file as logfile
-from registry.ledger import writer
-from registry.ledger.format import START, BrokenError, Line, Position
-from schemas import canonical
-from schemas.digest import Digest
-from schemas.errors import InputError, IntegrityError
-from schemas.event import Actor, Event
-from schemas.events import Payload
-from schemas.secrets import forms_in_json, secret_in_json
+from stillhouse.registry.ledger import file as logfile
+from stillhouse.registry.ledger import format as chain
+from stillhouse.registry.ledger import writer
+from stillhouse.registry.ledger.format import START, BrokenError, Line, Position
+from stillhouse.schemas import canonical
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.event import Actor, Event
+from stillhouse.schemas.events import Payload
+from stillhouse.schemas.secrets import forms_in_json, secret_in_json
 
 
 class _Draft(NamedTuple):

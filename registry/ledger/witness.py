@@ -14,9 +14,9 @@ import re
 import zlib
 from pathlib import Path
 
-from registry.ledger import file as logfile
-from registry.ledger.format import Position
-from schemas.errors import IntegrityError
+from stillhouse.registry.ledger import file as logfile
+from stillhouse.registry.ledger.format import Position
+from stillhouse.schemas.errors import IntegrityError
 
 _NOTE = re.compile(rb"((\d{20}) ([0-9a-f]{64}) (\d{20})) ([0-9a-f]{8})\n")
 _LONGEST = 128

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from registry.ledger import file as logfile
-from registry.ledger.format import Position
-from registry.ledger.file import Tail
-from schemas.errors import InputError, IntegrityError, StorageError
+from stillhouse.registry.ledger import file as logfile
+from stillhouse.registry.ledger.file import Tail
+from stillhouse.registry.ledger.format import Position
+from stillhouse.schemas.errors import InputError, IntegrityError, StorageError
 
 
 class Mark(NamedTuple):

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic_core import from_json
 
-from registry.lineage.index import NOWHERE, Growth, Image, Names
-from registry.ledger.format import Line
-from schemas.artifact import Kind
-from schemas.events import ArtifactPublished, TagMoved
-from schemas.upcast import payload_of
+from stillhouse.registry.ledger.format import Line
+from stillhouse.registry.lineage.index import NOWHERE, Growth, Image, Names
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.events import ArtifactPublished, TagMoved
+from stillhouse.schemas.upcast import payload_of
 
 T = TypeVar("T")
 

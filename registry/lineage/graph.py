@@ -3,9 +3,9 @@
 Answers come from the adjacency index (`lineage.idx`), together with what the ledger holds beyond
 it, which is read when a Lineage is made. Once that is much, the index is written anew.
 
-Rules: an index is used only while the ledger still holds the very event that it was made up to;
-one that does not check is built again from the ledger, silently, and the question is asked again.
-Nodes are numbers that stay the same when that happens (see registry/lineage/index.py), so answers are
+Rules: an index is used only while the ledger still holds the very event that it was made up to; one
+that does not check is built again from the ledger, silently, and the question is asked again. Nodes
+are numbers that stay the same when that happens (see registry/lineage/index.py), so answers are
 given as nodes, and only what is shown is looked up: the digest in the index, the rest in the log.
 """
 
@@ -21,16 +21,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from registry.lineage import index as adjacency
-from registry.ledger import format as chain
-from registry.ledger import file as logfile
-from registry.lineage.index import DamagedError, Growth, Image
-from registry.lineage.gather import Gatherer, mention
-from registry.ledger.format import Line
-from registry.ledger.ledger import LedgerReader
-from registry.lineage.walks import Paths, Step, shortest
-from schemas.artifact import Kind
-from schemas.digest import Digest
+from stillhouse.registry.ledger import file as logfile
+from stillhouse.registry.ledger import format as chain
+from stillhouse.registry.ledger.format import Line
+from stillhouse.registry.ledger.ledger import LedgerReader
+from stillhouse.registry.lineage import index as adjacency
+from stillhouse.registry.lineage.gather import Gatherer, mention
+from stillhouse.registry.lineage.index import DamagedError, Growth, Image
+from stillhouse.registry.lineage.walks import Paths, Step, shortest
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
 
 Way = Literal["up", "down"]
 """`up`: to what shaped it. `down`: to what it shaped."""

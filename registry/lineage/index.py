@@ -36,7 +36,7 @@ from operator import add
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from registry.ledger.format import START, Position
+from stillhouse.registry.ledger.format import START, Position
 
 NOWHERE = 2**64 - 1
 """The place of a node that was only named as a parent, and never published."""

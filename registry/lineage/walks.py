@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from typing import NamedTuple
 
-from registry.lineage.index import Side
+from stillhouse.registry.lineage.index import Side
 
 _MANY = 2048
 """Nodes of a closure beyond which they are marked in an array, and no longer kept in a set."""

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from registry.planning.decide import Start
-from registry.state.state import Run
-from registry.planning.views import Reason
-from schemas.limits import Limits
+from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.planning.views import Reason
+from stillhouse.registry.state.state import Run
+from stillhouse.schemas.limits import Limits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,16 +13,16 @@ from bisect import bisect_left, insort
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
-from registry.planning.assess import Assessment
-from registry.planning.decide import Start, environment_facts, slot_facts
-from registry.state.state import State
-from registry.planning.views import PlanView, Site, Status
-from schemas import events as e
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.event import Event
-from schemas.events import Payload
-from schemas.plan import PhaseSpec
+from stillhouse.registry.planning.assess import Assessment
+from stillhouse.registry.planning.decide import Start, environment_facts, slot_facts
+from stillhouse.registry.planning.views import PlanView, Site, Status
+from stillhouse.registry.state.state import State
+from stillhouse.schemas import events as e
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.events import Payload
+from stillhouse.schemas.plan import PhaseSpec
 
 _OF_ONE_ARTIFACT = (e.ArtifactPublished.TYPE, e.ArtifactEvicted.TYPE, e.ArtifactRestored.TYPE)
 

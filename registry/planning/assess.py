@@ -1,8 +1,8 @@
 """How far a plan is: the pure assessment of its slots and gates.
 
 `assess(state, plan, catalog, site, now)` reads the folded state and answers with the values of
-`registry/planning/views.py`; the same view feeds decisions, `still why`, `still gates` and the release. An
-`Assessment` is the same, kept: what no event touched is not assessed again.
+`registry/planning/views.py`; the same view feeds decisions, `still why`, `still gates` and the
+release. An `Assessment` is the same, kept: what no event touched is not assessed again.
 """
 
 from __future__ import annotations
@@ -11,15 +11,23 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from registry.planning.attempts import standing
-from registry.state.state import Run, State
-from registry.planning.views import ENVIRONMENT, GateView, PlanView, Reason, Site, SlotView, Status
-from registry.planning.runkey import run_key
-from schemas.artifact import Kind, Parent
-from schemas.digest import SHORT, Digest
-from schemas.plan import Need, PhaseSpec, Slot
-from schemas.policy import Policy, Verdict, applies, phase_of
-from schemas.recipe import Recipe
+from stillhouse.registry.planning.attempts import standing
+from stillhouse.registry.planning.runkey import run_key
+from stillhouse.registry.planning.views import (
+    ENVIRONMENT,
+    GateView,
+    PlanView,
+    Reason,
+    Site,
+    SlotView,
+    Status,
+)
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.plan import Need, PhaseSpec, Slot
+from stillhouse.schemas.policy import Policy, Verdict, applies, phase_of
+from stillhouse.schemas.recipe import Recipe
 
 
 def enumerate_slots(

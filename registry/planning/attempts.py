@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from registry.state.state import Run, State
-from registry.planning.views import Reason, Status
-from schemas.digest import SHORT, Digest
-from schemas.limits import Limits
+from stillhouse.registry.planning.views import Reason, Status
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.limits import Limits
 
 Standing = tuple[Status, Reason, str, str | None]
 """The status, why, the detail for people, and when it goes on by itself (RFC 3339 UTC)."""

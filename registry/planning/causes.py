@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from registry.planning.admission import Admission
-from registry.state.state import State
-from registry.planning.views import GateView, PlanView, Reason, SlotView, Status
-from schemas.digest import SHORT, Digest
+from stillhouse.registry.planning.admission import Admission
+from stillhouse.registry.planning.views import GateView, PlanView, Reason, SlotView, Status
+from stillhouse.registry.state.state import State
+from stillhouse.schemas.digest import SHORT, Digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 Pure and idempotent: once its answers are in the ledger it answers nothing. Actions, in the order in
 which they should be taken: judge (verdicts over recorded evidence), reuse (a slot is filled by an
-earlier run), seal (a release was made), start (work for a worker). `registry/planning/agenda.py` keeps them
-up to date event by event; this module says what one assessed plan calls for.
+earlier run), seal (a release was made), start (work for a worker). `registry/planning/agenda.py`
+keeps them up to date event by event; this module says what one assessed plan calls for.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from registry.planning.assess import Assessment
-from registry.state.state import State
-from registry.planning.views import ENVIRONMENT, SlotView, Status
-from schemas.digest import Digest
-from schemas.events import GateEvaluated, Payload, ReleaseCut, RunReused
-from schemas.policy import Policy, applies, judge, phase_of
-from schemas.report import Metric
+from stillhouse.registry.planning.assess import Assessment
+from stillhouse.registry.planning.views import ENVIRONMENT, SlotView, Status
+from stillhouse.registry.state.state import State
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import GateEvaluated, Payload, ReleaseCut, RunReused
+from stillhouse.schemas.policy import Policy, applies, judge, phase_of
+from stillhouse.schemas.report import Metric
 
 
 @dataclass(frozen=True, kw_only=True)

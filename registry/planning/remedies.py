@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from registry.planning.views import Reason, SlotView
-from schemas.digest import SHORT, Digest
+from stillhouse.registry.planning.views import Reason, SlotView
+from stillhouse.schemas.digest import SHORT, Digest
 
 REMEDIES = {
     "succeeded": "",

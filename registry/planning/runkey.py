@@ -15,9 +15,9 @@ from typing import Any
 
 from blake3 import blake3
 
-from schemas import canonical
-from schemas.artifact import Parent
-from schemas.digest import Digest
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Parent
+from stillhouse.schemas.digest import Digest
 
 _TAG = b"stillhouse run-key v1\n"
 

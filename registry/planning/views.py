@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from registry.state.state import Run, Waived
-from schemas.artifact import Parent
-from schemas.digest import Digest
-from schemas.limits import Limits
-from schemas.plan import PhaseSpec, Slot
-from schemas.policy import CheckResult, Verdict
-from schemas.recipe import Recipe
+from stillhouse.registry.state.state import Run, Waived
+from stillhouse.schemas.artifact import Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.limits import Limits
+from stillhouse.schemas.plan import PhaseSpec, Slot
+from stillhouse.schemas.policy import CheckResult, Verdict
+from stillhouse.schemas.recipe import Recipe
 
 ENVIRONMENT = "environment"
 """The phase that has no slot: it is probed, and judged by gates like any other."""

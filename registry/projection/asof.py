@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING
 
-from registry.projection.queries import named
-from schemas.errors import InputError
+from stillhouse.registry.projection.queries import named
+from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -24,16 +24,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from registry.ledger import file as logfile
-from registry.ledger import witness
-from registry.projection.asof import AsOf, rewind
-from registry.projection.borrow import HeldError, Instance
-from registry.ledger.format import START, Line, Position
-from registry.ledger.ledger import LedgerReader, head
-from registry.projection.queries import named, statements
-from registry.projection.rows import LAYOUT, PRESENT, Vocabulary, columns, loaders, upcasts
-from registry.projection.sandbox import Params, Rows, ask_sealed, fetch
-from schemas.errors import BusyError, StorageError
+from stillhouse.registry.ledger import file as logfile
+from stillhouse.registry.ledger import witness
+from stillhouse.registry.ledger.format import START, Line, Position
+from stillhouse.registry.ledger.ledger import LedgerReader, head
+from stillhouse.registry.projection.asof import AsOf, rewind
+from stillhouse.registry.projection.borrow import HeldError, Instance
+from stillhouse.registry.projection.queries import named, statements
+from stillhouse.registry.projection.rows import (
+    LAYOUT,
+    PRESENT,
+    Vocabulary,
+    columns,
+    loaders,
+    upcasts,
+)
+from stillhouse.registry.projection.sandbox import Params, Rows, ask_sealed, fetch
+from stillhouse.schemas.errors import BusyError, StorageError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -91,9 +98,9 @@ class Projection:
     ) -> Rows:
         """Catch up, then ask: a name of queries.sql, or one statement of a person's own.
 
-        at: answer a person's statement as it would have been answered then (registry/projection/asof.py).
+        at: answer a person's statement as it would have been answered then (asof.py).
         limit: seconds that a statement may take. Raises what `catch_up` raises, and InputError
-        `sql.refused`, `sql.too_long` (registry/projection/sandbox.py says what a person may ask) or `sql.as_of`.
+        `sql.refused`, `sql.too_long` (sandbox.py says what a person may ask) or `sql.as_of`.
         """
         if question in statements():
             return self.consult(lambda ask: ask(question, params), timeout=timeout)

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.projection.projection import Ask, Projection
-from schemas.artifact import Kind, Origin
-from schemas.canonical import Json
-from schemas.digest import SHORT, Digest
-from schemas.errors import IntegrityError
-from schemas.event import Event
-from schemas.events import GateEvaluated, GateWaived, Payload
-from schemas.policy import Policy
-from schemas.release import Head, RunRow
-from schemas.upcast import payload_of
+from stillhouse.registry.projection.projection import Ask, Projection
+from stillhouse.schemas.artifact import Kind, Origin
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.events import GateEvaluated, GateWaived, Payload
+from stillhouse.schemas.policy import Policy
+from stillhouse.schemas.release import Head, RunRow
+from stillhouse.schemas.upcast import payload_of
 
 PATIENCE = 60.0
 """Seconds to wait for the projection: a shell left open must not fail a run."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from registry.ledger.format import Line
-from schemas import canonical
-from schemas.errors import InputError
-from schemas.events import EVENTS, Payload
-from schemas.upcast import UPCASTERS, Upcaster, payload_of
+from stillhouse.registry.ledger.format import Line
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.events import EVENTS, Payload
+from stillhouse.schemas.upcast import UPCASTERS, Upcaster, payload_of
 
 LAYOUT = 4
 """Version of tables and views in queries.sql. Every change raises it, and files are rebuilt."""

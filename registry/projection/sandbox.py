@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import InputError
+from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

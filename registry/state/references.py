@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 
-from registry.state.state import State
-from schemas.artifact import Form, Kind
-from schemas.digest import SHORT, Digest
-from schemas.errors import InputError, ReferenceError_
+from stillhouse.registry.state.state import State
+from stillhouse.schemas.artifact import Form, Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import InputError, ReferenceError_
 
 _LATEST = "@latest"
 _SHORTEST = 4

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from registry.ledger.format import Line
-from registry.ledger.ledger import LedgerReader
-from schemas import events as e
-from schemas.artifact import Form, Kind, Origin
-from schemas.digest import Digest
-from schemas.event import GENESIS, Event
-from schemas.policy import Policy
-from schemas.recipe import Recipe
-from schemas.upcast import payload_of
+from stillhouse.registry.ledger.format import Line
+from stillhouse.registry.ledger.ledger import LedgerReader
+from stillhouse.schemas import events as e
+from stillhouse.schemas.artifact import Form, Kind, Origin
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import GENESIS, Event
+from stillhouse.schemas.policy import Policy
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.upcast import payload_of
 
 RunStatus = Literal["started", "succeeded", "failed", "abandoned"]
 GateKey = tuple[str, Digest, Digest, Digest]

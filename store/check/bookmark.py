@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from schemas.digest import is_digest
+from stillhouse.schemas.digest import is_digest
 
 _VERSION = 1
 

@@ -16,15 +16,15 @@ from pathlib import Path
 from random import Random
 from typing import Literal, Protocol
 
-from schemas.artifact import Form
-from schemas.errors import IntegrityError, StorageError
-from store.check import sampling
-from store.objects.local import BlobStore
-from store.check.bookmark import Bookmark, read_bookmark, write_bookmark
-from store.objects.leases import absent
-from store.objects.staging import sweep
-from store.check.survey import Survey, survey
-from store.trees.trees import read_tree
+from stillhouse.schemas.artifact import Form
+from stillhouse.schemas.errors import IntegrityError, StorageError
+from stillhouse.store.check import sampling
+from stillhouse.store.check.bookmark import Bookmark, read_bookmark, write_bookmark
+from stillhouse.store.check.survey import Survey, survey
+from stillhouse.store.objects.leases import absent
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.staging import sweep
+from stillhouse.store.trees.trees import read_tree
 
 _JOB_BYTES = 16 << 20
 _JOB_OBJECTS = 256

@@ -12,8 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from store.disk.durable import shown
-from store.objects.paths import CONDEMNED, LEASES, OBJECT_FILE, OBJECT_FOLDER, OBJECT_MODE, TEMPORARY
+from stillhouse.store.disk.durable import shown
+from stillhouse.store.objects.paths import (
+    CONDEMNED,
+    LEASES,
+    OBJECT_FILE,
+    OBJECT_FOLDER,
+    OBJECT_MODE,
+    TEMPORARY,
+)
 
 _AS_WRITTEN = stat.S_IFREG | OBJECT_MODE
 _OURS = frozenset({TEMPORARY, CONDEMNED, LEASES})

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.errors import InputError, StorageError
-from store.disk import kernel
+from stillhouse.schemas.errors import InputError, StorageError
+from stillhouse.store.disk import kernel
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
-from store.disk.hashing import Hasher
-from store.disk.kernel import bypass_cache, start_writing
+from stillhouse.store.disk.hashing import Hasher
+from stillhouse.store.disk.kernel import bypass_cache, start_writing
 
 PIECE = 8 << 20
 """Bytes that are read, hashed and written together: enough for BLAKE3 to use every core."""

@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.errors import StorageError
-from store.disk.durable import writing
-from store.objects.paths import LEASES
+from stillhouse.schemas.errors import StorageError
+from stillhouse.store.disk.durable import writing
+from stillhouse.store.objects.paths import LEASES
 
 _NAME = "lease-"
 

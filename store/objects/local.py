@@ -3,7 +3,8 @@
 Owns the verified way to read objects. Rules: an object is written once and never changed; its name
 is the BLAKE3 digest of its bytes; what a `put_…` returned is durable; bytes that do not match their
 name are an IntegrityError, whoever asks; a condemned object is read like any other. How objects are
-written is the business of store/objects/staging.py, how they go that of store/objects/quarantine.py.
+written is the business of store/objects/staging.py, how they go that of
+store/objects/quarantine.py.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from schemas.digest import is_digest
-from store.objects import leases
-from store.objects import quarantine
-from store.objects import staging
-from store.disk.durable import sync_folder, writing
-from store.disk.hashing import hash_bytes, hash_open
-from store.objects.leases import Lease
-from store.objects.paths import TEMPORARY, condemned_path, corrupt, listed, missing, object_path, reading_object
-from store.objects.quarantine import Condemned
-from store.objects.staging import Batch, Stored
-from store.objects.statcache import Memory, StatCache
-from store.disk.streaming import Tell
+from stillhouse.schemas.digest import is_digest
+from stillhouse.store.disk.durable import sync_folder, writing
+from stillhouse.store.disk.hashing import hash_bytes, hash_open
+from stillhouse.store.disk.streaming import Tell
+from stillhouse.store.objects import leases, quarantine, staging
+from stillhouse.store.objects.leases import Lease
+from stillhouse.store.objects.paths import (
+    TEMPORARY,
+    condemned_path,
+    corrupt,
+    listed,
+    missing,
+    object_path,
+    reading_object,
+)
+from stillhouse.store.objects.quarantine import Condemned
+from stillhouse.store.objects.staging import Batch, Stored
+from stillhouse.store.objects.statcache import Memory, StatCache
 
 
 class BlobStore:

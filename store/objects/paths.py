@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.errors import IntegrityError
+from stillhouse.schemas.errors import IntegrityError
 
 TEMPORARY = "tmp"
 """Copies that are not finished."""

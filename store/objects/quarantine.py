@@ -16,9 +16,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from store.disk.durable import sync_folder, sync_folders, writing
-from store.disk.hashing import hash_file
-from store.objects.paths import CONDEMNED, OBJECT_FOLDER, OBJECT_MODE, condemned_path, listed, matching, object_path
+from stillhouse.store.disk.durable import sync_folder, sync_folders, writing
+from stillhouse.store.disk.hashing import hash_file
+from stillhouse.store.objects.paths import (
+    CONDEMNED,
+    OBJECT_FOLDER,
+    OBJECT_MODE,
+    condemned_path,
+    listed,
+    matching,
+    object_path,
+)
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 

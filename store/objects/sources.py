@@ -12,8 +12,8 @@ from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 
-from schemas.errors import InputError
-from store.disk.durable import shown, unreadable
+from stillhouse.schemas.errors import InputError
+from stillhouse.store.disk.durable import shown, unreadable
 
 _SIGNATURE = attrgetter("st_dev", "st_ino", "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns")
 # O_NONBLOCK: opening a fifo that nobody writes to would otherwise hang before we can refuse it.

@@ -29,15 +29,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.errors import StorageError
-from store.disk import kernel
-from store.objects import quarantine
-from store.disk.durable import MANY, reading, sync, sync_folders, unreadable, writing
-from store.disk.hashing import CHUNK, FileHash, Hasher, hash_bytes
-from store.objects.leases import absent
-from store.objects.paths import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
-from store.objects.sources import open_source, refuse_changed, refuse_special
-from store.disk.streaming import Tell, pieces, pour, write_all
+from stillhouse.schemas.errors import StorageError
+from stillhouse.store.disk import kernel
+from stillhouse.store.disk.durable import MANY, reading, sync, sync_folders, unreadable, writing
+from stillhouse.store.disk.hashing import CHUNK, FileHash, Hasher, hash_bytes
+from stillhouse.store.disk.streaming import Tell, pieces, pour, write_all
+from stillhouse.store.objects import quarantine
+from stillhouse.store.objects.leases import absent
+from stillhouse.store.objects.paths import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
+from stillhouse.store.objects.sources import open_source, refuse_changed, refuse_special
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 

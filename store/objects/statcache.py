@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from store.disk import kernel
-from store.disk.hashing import hash_bytes
-from store.objects.sources import open_source, signature
-from store.objects.staging import Batch, Stored
+from stillhouse.store.disk import kernel
+from stillhouse.store.disk.hashing import hash_bytes
+from stillhouse.store.objects.sources import open_source, signature
+from stillhouse.store.objects.staging import Batch, Stored
 
 MAX_ROOTS = 512
 """Published paths that are remembered."""

@@ -23,15 +23,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from schemas.artifact import Form
-from schemas.errors import InputError
-from store.disk import kernel
-from store.objects.local import BlobStore
-from store.disk.durable import shown, writing
-from store.disk.hashing import CHUNK, Hasher, hash_file
-from store.objects.paths import corrupt, reading_object
-from store.disk.streaming import Tell, pour, write_all
-from store.trees.trees import read_tree
+from stillhouse.schemas.artifact import Form
+from stillhouse.schemas.errors import InputError
+from stillhouse.store.disk import kernel
+from stillhouse.store.disk.durable import shown, writing
+from stillhouse.store.disk.hashing import CHUNK, Hasher, hash_file
+from stillhouse.store.disk.streaming import Tell, pour, write_all
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.paths import corrupt, reading_object
+from stillhouse.store.trees.trees import read_tree
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})

@@ -15,10 +15,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.errors import InputError
-from store.disk.durable import reading, shown, unreadable
-from store.trees.names import MAX_PATH, component_fault, path_faults, plain
-from store.objects.sources import refuse_special
+from stillhouse.schemas.errors import InputError
+from stillhouse.store.disk.durable import reading, shown, unreadable
+from stillhouse.store.objects.sources import refuse_special
+from stillhouse.store.trees.names import MAX_PATH, component_fault, path_faults, plain
 
 
 class Found(NamedTuple):

@@ -27,17 +27,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.artifact import FileFact
-from schemas.digest import is_digest
-from schemas.errors import InputError, IntegrityError
-from store.objects.local import BlobStore
-from store.disk.durable import shown
-from store.trees.scan import Found, look_again, scan
-from store.trees.names import component_fault, path_faults
-from store.objects.sources import refuse_changed
-from store.objects.staging import Stored
-from store.objects.statcache import Memory, StatCache
-from store.disk.streaming import Tell
+from stillhouse.schemas.artifact import FileFact
+from stillhouse.schemas.digest import is_digest
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.store.disk.durable import shown
+from stillhouse.store.disk.streaming import Tell
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.sources import refuse_changed
+from stillhouse.store.objects.staging import Stored
+from stillhouse.store.objects.statcache import Memory, StatCache
+from stillhouse.store.trees.names import component_fault, path_faults
+from stillhouse.store.trees.scan import Found, look_again, scan
 
 HEADER = b"stillhouse tree v1\n"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cli.main import main
+from stillhouse.cli.main import main
+from stillhouse.registry.home import FOLDER, VARIABLE, Home
 from stillhouse.session import Session, make_registry, open_registry
-from registry.home import FOLDER, VARIABLE, Home
 
 POLICY = """
 name = "p"

@@ -11,22 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse import recipes
+from stillhouse.phases import environment
+from stillhouse.phases.catalog import CATALOG
 from stillhouse.publish import publish_policy
+from stillhouse.registry.planning.agenda import Agenda
+from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.planning.views import PlanView, SlotView
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import FileFact, Kind, Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import ArtifactPublished, RunFailed, RunStarted, RunSucceeded
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.release import (
+    GateRow,
+    Head,
+    Manifest,
+    ReleasedArtifact,
+    ReleasedFile,
+    RuntimeConfig,
+)
+from stillhouse.schemas.report import metric
 from stillhouse.session import Session
-from phases import environment
-from phases.catalog import CATALOG
-from registry.planning.agenda import Agenda
-from registry.planning.decide import Start
-from registry.planning.views import PlanView, SlotView
-from schemas import canonical
-from schemas.artifact import FileFact, Kind, Parent
-from schemas.digest import Digest
-from schemas.events import ArtifactPublished, RunFailed, RunStarted, RunSucceeded
-from schemas.recipe import Recipe
-from schemas.release import GateRow, Head, Manifest, ReleasedArtifact, ReleasedFile, RuntimeConfig
-from schemas.report import metric
-from store.disk.hashing import hash_bytes
-from store.trees.trees import put_tree
+from stillhouse.store.disk.hashing import hash_bytes
+from stillhouse.store.trees.trees import put_tree
 
 MEASURED = {
     "export": {"parity.max_abs": 0.01},

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillhouse.schemas.artifact import Form, Kind, Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import ArtifactPublished, RunStarted, RunSucceeded
 from stillhouse.session import Session
-from schemas.artifact import Form, Kind, Parent
-from schemas.digest import Digest
-from schemas.events import ArtifactPublished, RunStarted, RunSucceeded
-from store.disk.hashing import hash_bytes
-from store.trees.trees import put_tree
+from stillhouse.store.disk.hashing import hash_bytes
+from stillhouse.store.trees.trees import put_tree
 from tests.phases.worker_parts import phase_folder
 
 SAID = b"{}"

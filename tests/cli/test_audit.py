@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from stillhouse.registry.home import FOLDER, Home
+from stillhouse.schemas.event import GENESIS
 from stillhouse.session import Session, make_registry, open_registry
-from registry.home import FOLDER, Home
-from schemas.event import GENESIS
 
 from .conftest import POLICY, Still
 from .recorded import Recorder

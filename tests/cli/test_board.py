@@ -12,14 +12,14 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from cli.views.board import Board
-from cli.views.follow import Drawn
+from stillhouse.cli.views.board import Board
+from stillhouse.cli.views.follow import Drawn
+from stillhouse.phases.reactor.oversight import Progress
+from stillhouse.phases.reactor.recording import started
+from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.planning.views import PlanView
+from stillhouse.schemas.digest import Digest
 from stillhouse.session import Session
-from phases.reactor.oversight import Progress
-from phases.reactor.recording import started
-from registry.planning.decide import Start
-from registry.planning.views import PlanView
-from schemas.digest import Digest
 
 from .recorded import Recorder
 

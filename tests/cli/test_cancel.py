@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.events import RunStarted
 from stillhouse.session import Session
-from registry.ledger.ledger import Ledger
-from schemas.events import RunStarted
 
 from .conftest import Still
 from .recorded import Recorder

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.compare import origins
-from registry.compare.origins import Subject
+from stillhouse.registry.compare import origins
+from stillhouse.registry.compare.origins import Subject
+from stillhouse.registry.planning.views import PlanView
+from stillhouse.registry.state.state import State
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import ArtifactPublished, Payload, RunStarted, RunSucceeded
 from stillhouse.session import Session
-from registry.state.state import State
-from registry.planning.views import PlanView
-from schemas.artifact import Kind, Parent
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import ArtifactPublished, Payload, RunStarted, RunSucceeded
 
 from .conftest import Still
 from .recorded import Recorder

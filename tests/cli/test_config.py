@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.config import TEXT, Config, read_config
-from registry.home import Home
-from schemas.errors import InputError
-from schemas.limits import Limits, PhaseLimits
+from stillhouse.registry.home import Home
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.limits import Limits, PhaseLimits
 
 KEY = "sk_live_4eC39HqLyjWDarjtT1zdp7dc"
 

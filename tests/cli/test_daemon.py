@@ -22,18 +22,18 @@ from typing import Any
 import pytest
 
 from stillhouse import publish as intake
+from stillhouse.registry.home import Home
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.events import TagMoved
 from stillhouse.session import Session
-from registry.home import Home
-from schemas.artifact import Kind
-from schemas.events import TagMoved
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 60
 SETTLE_SECONDS = 0.2
 WATCH = f"""
 import sys
-from cli.daemon import inbox
-from cli.main import main
+from stillhouse.cli.daemon import inbox
+from stillhouse.cli.main import main
 inbox.SETTLE_SECONDS = {SETTLE_SECONDS}
 sys.exit(main(["--registry", sys.argv[1], "watch", "--json", *sys.argv[2:]]))
 """

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
+from stillhouse.cli.main import main
+from stillhouse.schemas.artifact import Kind
 from stillhouse.session import Session
-from schemas.artifact import Kind
-from store.disk.hashing import hash_bytes
+from stillhouse.store.disk.hashing import hash_bytes
 
 from .conftest import Still
 from .recorded import Recorder

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer
 
-from cli.app import VERBS, build
-from registry.home import VARIABLE
+from stillhouse.cli.app import VERBS, build
+from stillhouse.registry.home import VARIABLE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNITS = sorted((EXAMPLES / "systemd").glob("*.service"))

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from stillhouse import stock as holdings
 from stillhouse import recipes
+from stillhouse import stock as holdings
+from stillhouse.cli.main import main
+from stillhouse.phases.workers.job import Outcome
 from stillhouse.publish import publish
-from cli.main import main
+from stillhouse.registry.home import Home
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind, Parent, Product
+from stillhouse.schemas.events import ArtifactPublished, RunStarted
 from stillhouse.session import Session
-from phases.workers.job import Outcome
-from registry.home import Home
-from schemas import canonical
-from schemas.artifact import Kind, Parent, Product
-from schemas.events import ArtifactPublished, RunStarted
 
 from .conftest import Answer, Still
 from .recorded import Recorder
@@ -35,7 +35,9 @@ def days(monkeypatch: pytest.MonkeyPatch) -> Travel:
     """`days(n)`: garbage collection thinks that so many have passed."""
 
     def travel(count: int) -> None:
-        monkeypatch.setattr("cli.verbs.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count))
+        monkeypatch.setattr(
+            "stillhouse.cli.verbs.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count)
+        )
 
     return travel
 
@@ -400,7 +402,7 @@ def test_a_decision_is_taken_again_when_something_was_recorded_meanwhile(
 ) -> None:
     digest = _source(still, place, "a.txt")
     still("gc", "--grace", "0")
-    from cli.verbs import gc
+    from stillhouse.cli.verbs import gc
 
     real, late = gc.decide, list[object]()
 
@@ -421,7 +423,7 @@ def _after_each_decision(
     monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], most: int
 ) -> list[int]:
     """What is recorded by others between a decision and its record, so many times at most."""
-    from cli.verbs import gc
+    from stillhouse.cli.verbs import gc
 
     real, decisions = gc.decide, list[int]()
 
@@ -502,7 +504,7 @@ def test_a_run_that_started_meanwhile_keeps_its_inputs(
     digest = _source(still, place, "a.txt")
     still("gc", "--grace", "0")
     fact = _started("ab" * 32, {"role": "source", "digest": digest})
-    from cli.verbs import gc
+    from stillhouse.cli.verbs import gc
 
     real, late = gc.decide, list[object]()
 

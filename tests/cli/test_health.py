@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from stillhouse.config import Config, read_config
-from phases import environment
-from registry.home import FOLDER, Home
-from schemas.artifact import PUBLISHABLE
-from schemas.errors import InputError
+from stillhouse.phases import environment
+from stillhouse.registry.home import FOLDER, Home
+from stillhouse.schemas.artifact import PUBLISHABLE
+from stillhouse.schemas.errors import InputError
 
 from .conftest import Still
 
@@ -79,7 +79,7 @@ def test_doctor_refuses_a_version_that_cannot_work(
     real = environment.probe()
     packages = {**real.packages, "coremltools": "8.3"}
     monkeypatch.setattr(
-        "phases.environment.probe",
+        "stillhouse.phases.environment.probe",
         lambda: environment.Environment(**{**vars(real), "packages": packages}),
     )
     answer = still("doctor")

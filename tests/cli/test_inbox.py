@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon.inbox import SETTLE_SECONDS, Inbox, changed, unfinished_part
+from stillhouse.cli.daemon.inbox import SETTLE_SECONDS, Inbox, changed, unfinished_part
 
 STILL = SETTLE_SECONDS
 MANY = 10_000

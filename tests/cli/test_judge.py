@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from cli.verbs.waive import expiry
-from stillhouse.session import Session
-from schemas.digest import SHORT
-from schemas.errors import InputError
-from schemas.events import (
+from stillhouse.cli.verbs.waive import expiry
+from stillhouse.schemas.digest import SHORT
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.events import (
     GateWaived,
     PlanRequested,
     RunAbandoned,
@@ -20,6 +19,7 @@ from schemas.events import (
     RunStarted,
     RunSucceeded,
 )
+from stillhouse.session import Session
 
 from .conftest import Still
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.views import graphs
-from cli.views.graphs import Edge, Graph, Vertex
+from stillhouse.cli.views import graphs
+from stillhouse.cli.views.graphs import Edge, Graph, Vertex
+from stillhouse.registry.home import Home
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.events import ArtifactPublished, TagMoved
 from stillhouse.session import Session
-from registry.home import Home
-from registry.ledger.ledger import Ledger
-from schemas.artifact import Kind, Parent
-from schemas.events import ArtifactPublished, TagMoved
 
 from .conftest import Still
 
@@ -134,10 +134,10 @@ def test_options_that_contradict_each_other_are_refused(
 def test_what_was_recorded_since_the_index_was_written_is_there(
     still: Still, family: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.lineage.graph._TAIL", 0)
+    monkeypatch.setattr("stillhouse.registry.lineage.graph._TAIL", 0)
     still("lineage", "best")
     assert family.home.lineage.exists()
-    monkeypatch.setattr("registry.lineage.graph._TAIL", 99)
+    monkeypatch.setattr("stillhouse.registry.lineage.graph._TAIL", 99)
     family.ledger.append([made(77, parent(EXPORT, "export"), kind=Kind.MLPACKAGE)])
     assert [r[3] for r in still("lineage", "best", "--down").rows] == [digest(EXPORT), digest(77)]
 
@@ -149,7 +149,7 @@ def test_a_chain_longer_than_any_stack_is_printed_and_may_be_cut_off(home: Home)
     Ledger(home.log, clock, actor()).append(
         [made(n, *([parent(n - 1, "source")] if n else [])) for n in range(length)]
     )
-    command = [sys.executable, "-m", "cli.main", "--registry", str(home.root), "lineage"]
+    command = [sys.executable, "-m", "stillhouse.cli.main", "--registry", str(home.root), "lineage"]
     run = {"cwd": Path(__file__).parents[2], "capture_output": True, "text": True}
     told = subprocess.run([*command, "dataset@latest"], check=True, **run)  # type: ignore[call-overload]
     assert len(told.stdout.splitlines()) == length

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import app
-from cli.version import VERSION
-from registry.home import VARIABLE, Home
+from stillhouse.cli import app
+from stillhouse.cli.version import VERSION
+from stillhouse.registry.home import VARIABLE, Home
 
 from .conftest import Still
 
@@ -38,7 +38,7 @@ def _imported(arguments: list[str], cwd: Path) -> set[str]:
     """The modules that a command leaves in sys.modules."""
     code = (
         "import sys\n"
-        "from cli.main import main\n"
+        "from stillhouse.cli.main import main\n"
         "main(sys.argv[1:])\n"
         "sys.stderr.write('\\nMODULES ' + ' '.join(sys.modules))\n"
     )
@@ -142,7 +142,7 @@ def test_a_reader_that_goes_away_is_no_error_message(home: Home) -> None:
         "read, write = os.pipe()\n"
         "os.close(read)\n"
         "os.dup2(write, 1)\n"
-        "from cli.main import main\n"
+        "from stillhouse.cli.main import main\n"
         "raise SystemExit(main(['doctor']))\n"
     )
     found = _python(code, cwd=home.root.parent, check=False)
@@ -155,7 +155,7 @@ def test_an_error_of_our_own_shows_its_traceback_and_ends_with_1(
     def broken(_: Home) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("cli.arguments.open_registry", broken)
+    monkeypatch.setattr("stillhouse.cli.arguments.open_registry", broken)
     answer = still("ls")
     assert answer.code == 1
     assert "RuntimeError: a bug" in answer.err
@@ -167,7 +167,7 @@ def test_ctrl_c_ends_with_130(still: Still, home: Home, monkeypatch: pytest.Monk
     def interrupted(_: Home) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cli.arguments.open_registry", interrupted)
+    monkeypatch.setattr("stillhouse.cli.arguments.open_registry", interrupted)
     assert still("ls").code == 130
     assert home.exists
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon import inbox
-from registry.home import Home
-from store.objects.local import BlobStore
+from stillhouse.cli.daemon import inbox
+from stillhouse.registry.home import Home
+from stillhouse.store.objects.local import BlobStore
 
 from .conftest import Still
 

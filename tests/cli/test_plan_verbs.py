@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.events import GateWaived
+from stillhouse.schemas.policy import Verdict
+from stillhouse.schemas.release import GateRow, WaiverRow
 from stillhouse.session import Session
-from schemas.digest import SHORT, Digest
-from schemas.events import GateWaived
-from schemas.policy import Verdict
-from schemas.release import GateRow, WaiverRow
 
 from .conftest import Still
 from .recorded import Recorder
@@ -380,7 +380,7 @@ def test_ctrl_c_stops_the_worker_so_that_the_next_run_can_go_on(
     recorder: Recorder, policy: Path, place: Path
 ) -> None:
     plan = recorder.plan(policy, export={"prefill": [8], "primary": 8})
-    command = [sys.executable, "-m", "cli.main", "run", plan]
+    command = [sys.executable, "-m", "stillhouse.cli.main", "run", plan]
     process = subprocess.Popen(
         command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

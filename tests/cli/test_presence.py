@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from stillhouse.schemas.events import RunRetried
 from stillhouse.session import Session
-from schemas.events import RunRetried
 
 from .conftest import Still
 from .recorded import Recorder

@@ -70,7 +70,7 @@ def test_no_progress_bar_is_drawn_among_the_answers(
     """DuckDB turns it on, on stdout, in a program whose main module has no file."""
     assert still("sql", "SELECT digest FROM artifact").rows == [[published]]
     asked = ["sql", "SELECT current_setting('enable_progress_bar') AS drawn", "--json"]
-    program = f"from cli.main import main; main({asked!r})"
+    program = f"from stillhouse.cli.main import main; main({asked!r})"
     told = subprocess.run(
         [sys.executable, "-c", program], cwd=place, capture_output=True, text=True, check=True
     )
@@ -80,7 +80,7 @@ def test_no_progress_bar_is_drawn_among_the_answers(
 def test_ctrl_c_ends_a_question_at_once(place: Path, still: Still, published: str) -> None:
     assert still("sql", "SELECT count(*) FROM event").code == 0  # it is projected, so only asked
     endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT sum(n) FROM t"
-    command = [sys.executable, "-m", "cli.main", "sql", endless]
+    command = [sys.executable, "-m", "stillhouse.cli.main", "sql", endless]
     with subprocess.Popen(
         command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from stillhouse.registry.home import Home
+from stillhouse.schemas.events import RunFailed, RunStarted
 from stillhouse.session import Session
-from registry.home import Home
-from schemas.events import RunFailed, RunStarted
 
 from .conftest import Still
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli import app
+from stillhouse.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

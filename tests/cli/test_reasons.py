@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from registry.planning.remedies import REMEDIES
+from stillhouse.phases import environment
+from stillhouse.registry.planning.remedies import REMEDIES
+from stillhouse.registry.planning.views import Reason
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.events import GateWaived, PlanCancelled, RunAbandoned
 from stillhouse.session import Session
-from phases import environment
-from registry.planning.views import Reason
-from schemas.digest import SHORT, Digest
-from schemas.events import GateWaived, PlanCancelled, RunAbandoned
 
 from .conftest import POLICY, Still
 from .recorded import Recorder
@@ -244,7 +244,7 @@ def test_why_not_of_what_ran_says_what_would_make_it_run_again(
     real = environment.probe()
     packages = {**real.packages, "coremltools": "99"}
     monkeypatch.setattr(
-        "phases.environment.probe",
+        "stillhouse.phases.environment.probe",
         lambda: environment.Environment(**{**vars(real), "packages": packages}),
     )
     told = _only(still("why-not", "conversion", "--json").json)

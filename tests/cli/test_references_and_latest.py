@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from cli.daemon import inbox
 from stillhouse import publish as intake
 from stillhouse import recipes
+from stillhouse.cli.daemon import inbox
+from stillhouse.registry.home import Home
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.errors import InputError, RecipeError
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.session import Session
-from registry.home import Home
-from schemas.artifact import Kind
-from schemas.errors import InputError, RecipeError
-from schemas.recipe import Recipe
-from store.trees.trees import put_tree
+from stillhouse.store.trees.trees import put_tree
 
 from .conftest import Still
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cli.verbs import gc
-from cli.main import main
+from stillhouse.cli.main import main
+from stillhouse.cli.verbs import gc
+from stillhouse.registry.home import FOLDER
 from stillhouse.session import Session
-from registry.home import FOLDER
-from store.objects.local import BlobStore
+from stillhouse.store.objects.local import BlobStore
 
 from .conftest import Still
 from .repeatable import COUNTED, SAID, Repeatable

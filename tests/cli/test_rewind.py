@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from stillhouse.phases.reactor.repeat import repeat_key
 from stillhouse.session import Session
-from phases.reactor.repeat import repeat_key
-from store.disk.hashing import hash_bytes
+from stillhouse.store.disk.hashing import hash_bytes
 
 from .conftest import Answer, Still
 from .repeatable import COUNTED, SAID, Repeatable
@@ -128,7 +128,7 @@ def test_wrong_usage_is_told(still: Still, session: Session, wrong: list[str]) -
 
 
 def _begun(session: Session, digest: str) -> subprocess.Popen[bytes]:
-    code = "import sys; from cli.main import main; sys.exit(main())"
+    code = "import sys; from stillhouse.cli.main import main; sys.exit(main())"
     ours = str(Path(__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, "-c", code, "--registry", str(session.home.root), "rewind", digest],
@@ -202,7 +202,7 @@ def test_killed_between_the_work_and_its_record_it_takes_what_the_worker_left(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("cli.verbs.rewind._recorded", dying)
+        patched.setattr("stillhouse.cli.verbs.rewind._recorded", dying)
         assert still("rewind", digest).code == 130
     for _ in range(3):
         still("gc", "--grace", "0")

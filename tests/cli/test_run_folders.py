@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from stillhouse.phases.reactor import folders as runfolders
+from stillhouse.phases.reactor.folders import RunFolders
+from stillhouse.phases.reactor.repeat import repeat_key
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import PlanCancelled, RunAbandoned, RunCancelled, RunRetried
 from stillhouse.session import Session
-from phases.reactor import folders as runfolders
-from phases.reactor.repeat import repeat_key
-from phases.reactor.folders import RunFolders
-from schemas.digest import Digest
-from schemas.events import PlanCancelled, RunAbandoned, RunCancelled, RunRetried
 
 from .conftest import Still
 from .recorded import Recorder
@@ -33,7 +33,9 @@ def recorder(session: Session, place: Path) -> Recorder:
 
 
 def _days(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr("cli.verbs.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count))
+    monkeypatch.setattr(
+        "stillhouse.cli.verbs.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count)
+    )
 
 
 def _failed(recorder: Recorder, policy: Path, **changes: Any) -> tuple[Digest, Digest]:

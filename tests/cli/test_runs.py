@@ -20,20 +20,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.verbs import cancel as cancelling
-from cli.views.livelog import LiveLog
-from cli.verbs.logs import _Printer
-from cli.main import main
-from stillhouse.session import Session
-from phases.workers import processes
-from phases.workers import logs as runlogs
-from phases.workers.job import Outcome, WorkerFile
-from registry.state.state import Run
-from registry.home import Home
-from schemas import canonical
-from schemas.artifact import Kind
-from schemas.digest import SHORT, Digest
-from schemas.events import (
+from stillhouse.cli.main import main
+from stillhouse.cli.verbs import cancel as cancelling
+from stillhouse.cli.verbs.logs import _Printer
+from stillhouse.cli.views.livelog import LiveLog
+from stillhouse.phases.workers import logs as runlogs
+from stillhouse.phases.workers import processes
+from stillhouse.phases.workers.job import Outcome, WorkerFile
+from stillhouse.registry.home import Home
+from stillhouse.registry.state.state import Run
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.events import (
     BytesSwept,
     PlanCancelled,
     RunAbandoned,
@@ -42,7 +41,8 @@ from schemas.events import (
     RunSucceeded,
     TagMoved,
 )
-from store.disk.durable import replace_durably
+from stillhouse.session import Session
+from stillhouse.store.disk.durable import replace_durably
 
 from .conftest import Still
 from .recorded import Recorder

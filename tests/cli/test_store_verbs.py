@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.home import Home
-from store.objects.staging import Batch
+from stillhouse.registry.home import Home
+from stillhouse.store.objects.staging import Batch
 
 from .conftest import Still
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.home import Home
+from stillhouse.registry.home import Home
 
 from .conftest import Still
 
 ROOT = Path(__file__).parents[2]
-_STILL = ("-m", "cli.main")
+_STILL = ("-m", "stillhouse.cli.main")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -77,7 +77,7 @@ def test_publish_tells_what_was_published(home: Home, policy: Path) -> None:
 
 _SLOW_WORK = """
 import time
-from cli.views.progress import bar
+from stillhouse.cli.views.progress import bar
 with bar("reading") as drawn:
     drawn.of = 100
     drawn.add(25)

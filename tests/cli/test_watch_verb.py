@@ -11,19 +11,18 @@ from typing import Any
 
 import pytest
 
-from cli.daemon import daemon
-from cli.daemon import inbox
-from cli.daemon.daemon import watch
+from stillhouse.cli.daemon import daemon, inbox
+from stillhouse.cli.daemon.daemon import watch
 from stillhouse.publish import publish_policy
+from stillhouse.registry.home import Home
+from stillhouse.registry.ledger.ledger import LedgerReader
+from stillhouse.registry.state.state import State
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.errors import InputError, StorageError
+from stillhouse.schemas.events import ArtifactPublished, PlanRequested, TagMoved
 from stillhouse.session import Session
-from registry.state.state import State
-from registry.home import Home
-from registry.ledger.ledger import LedgerReader
-from schemas.artifact import Kind
-from schemas.errors import InputError, StorageError
-from schemas.events import ArtifactPublished, PlanRequested, TagMoved
-from store.objects.local import BlobStore
-from store.disk.hashing import hash_bytes
+from stillhouse.store.disk.hashing import hash_bytes
+from stillhouse.store.objects.local import BlobStore
 
 from .conftest import Still
 from .recorded import Recorder

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from cli.views.board import ENDS, Board
-from cli.views.events import describe
-from cli.views.follow import Plain, watcher
-from phases.reactor.oversight import Progress
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import EVENTS
+from stillhouse.cli.views.board import ENDS, Board
+from stillhouse.cli.views.events import describe
+from stillhouse.cli.views.follow import Plain, watcher
+from stillhouse.phases.reactor.oversight import Progress
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import EVENTS
 
 KEY = "ab" * 32
 

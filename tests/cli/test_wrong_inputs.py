@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from registry.home import Home
-from store.objects.local import BlobStore
+from stillhouse.registry.home import Home
+from stillhouse.store.objects.local import BlobStore
 
 from .conftest import Still
 
@@ -273,7 +273,7 @@ def test_every_fault_of_a_recipe_is_told_unknown_keys_first_with_the_nearest_nam
 def test_a_recipe_from_the_inbox_may_not_name_files(
     still: Still, home: Home, policy: Path, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.daemon.inbox.SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr("stillhouse.cli.daemon.inbox.SETTLE_SECONDS", 0.05)
     policy.rename(home.inbox / "recipe" / "policy.toml")
     dropped = home.inbox / "recipe" / "dropped.toml"
     dropped.write_text(f"name = 'a'\npolicy = '{reference}'\n", encoding="utf-8")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from phases import dataset
-from phases.contract import Context, Input, Progress, Put
-from schemas.artifact import Kind
-from schemas.recipe import DatasetSection, Recipe, TeacherSection
-from store.objects.local import BlobStore
-from store.disk.hashing import hash_file
-from store.trees.trees import put_tree
+from stillhouse.phases import dataset
+from stillhouse.phases.contract import Context, Input, Progress, Put
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.recipe import DatasetSection, Recipe, TeacherSection
+from stillhouse.store.disk.hashing import hash_file
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.trees import put_tree
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>"

@@ -10,15 +10,22 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from phases.contract import Context, Input, Put
-from phases.data.records import DatasetHeader, Message, Record, content_id, write_header, write_split
-from phases.models import Student, StudentConfig, from_shape, save_checkpoint
-from phases.teachers import ChatTokenizer
-from phases.data.calls import Call, call_text
-from schemas.artifact import Form, Kind
-from store.objects.local import BlobStore
-from store.disk.hashing import hash_bytes, hash_file
-from store.trees.trees import put_tree
+from stillhouse.phases.contract import Context, Input, Put
+from stillhouse.phases.data.calls import Call, call_text
+from stillhouse.phases.data.records import (
+    DatasetHeader,
+    Message,
+    Record,
+    content_id,
+    write_header,
+    write_split,
+)
+from stillhouse.phases.models import Student, StudentConfig, from_shape, save_checkpoint
+from stillhouse.phases.teachers import ChatTokenizer
+from stillhouse.schemas.artifact import Form, Kind
+from stillhouse.store.disk.hashing import hash_bytes, hash_file
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.trees import put_tree
 
 EOS = 256
 CONFIG = StudentConfig(

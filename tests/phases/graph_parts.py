@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from phases import conversion, export
-from phases.contract import Context, Input, Put
-from phases.models import Student, StudentConfig, save_checkpoint
-from schemas.artifact import FileFact, Kind, Product
-from schemas.contract import Architecture, Contract
-from store.disk.hashing import hash_bytes, hash_file
+from stillhouse.phases import conversion, export
+from stillhouse.phases.contract import Context, Input, Put
+from stillhouse.phases.models import Student, StudentConfig, save_checkpoint
+from stillhouse.schemas.artifact import FileFact, Kind, Product
+from stillhouse.schemas.contract import Architecture, Contract
+from stillhouse.store.disk.hashing import hash_bytes, hash_file
 
 LENGTH = 12
 TINY = StudentConfig(

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from phases.contract import Context, Input, Put
-from phases.deployment import slots
-from phases.deployment.request import Checkpoint, Graph, Request
-from phases.shapes import Shape
-from registry.projection.release import ArtifactRow, ReleaseRows
-from schemas import canonical
-from schemas.artifact import Kind
-from schemas.contract import Architecture, Contract, Golden, ShapeStatus, Tensor
-from schemas.digest import Digest
-from schemas.policy import Check, Gate, Policy, Tier
-from schemas.recipe import Recipe
-from schemas.release import Head, ReleasedFile, RunRow
-from store.objects.local import BlobStore
-from store.disk.hashing import hash_bytes
-from store.trees.trees import put_tree
+from stillhouse.phases.contract import Context, Input, Put
+from stillhouse.phases.deployment import slots
+from stillhouse.phases.deployment.request import Checkpoint, Graph, Request
+from stillhouse.phases.shapes import Shape
+from stillhouse.registry.projection.release import ArtifactRow, ReleaseRows
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.contract import Architecture, Contract, Golden, ShapeStatus, Tensor
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.policy import Check, Gate, Policy, Tier
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.release import Head, ReleasedFile, RunRow
+from stillhouse.store.disk.hashing import hash_bytes
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.trees import put_tree
 
 
 def digest(text: str) -> Digest:

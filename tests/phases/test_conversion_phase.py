@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from phases import conversion
-from phases.conversion.coreml import convert
-from phases.conversion.package import canonicalise
-from phases.conversion.saved import missing_writes, package_differences
-from phases.mil import Interpreter, Package
-from phases.models.static import archive
-from phases.models.static.graphs import StaticDecode, StaticPrefill
-from phases.models.static.interface import promised
-from schemas.artifact import Product
-from schemas.contract import Tensor as Described
-from schemas.errors import PhaseError
-from schemas.recipe import ConversionSection, ExportSection, Given, Recipe
+from stillhouse.phases import conversion
+from stillhouse.phases.conversion.coreml import convert
+from stillhouse.phases.conversion.package import canonicalise
+from stillhouse.phases.conversion.saved import missing_writes, package_differences
+from stillhouse.phases.mil import Interpreter, Package
+from stillhouse.phases.models.static import archive
+from stillhouse.phases.models.static.graphs import StaticDecode, StaticPrefill
+from stillhouse.phases.models.static.interface import promised
+from stillhouse.schemas.artifact import Product
+from stillhouse.schemas.contract import Tensor as Described
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.recipe import ConversionSection, ExportSection, Given, Recipe
 
 from .graph_parts import (
     LENGTH,

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from phases.dataset.answers import Answered, Terms, ask, generate
-from phases.data.journal import Journal
-from phases.dataset.sources import Example, read_source
-from phases.data.records import CacheRow
-from phases.teachers import ChatTokenizer, Generated, Passage, Prompt, Sampling
-from schemas.errors import UntrustedFileError
-from schemas.recipe import DatasetSection
+from stillhouse.phases.data.journal import Journal
+from stillhouse.phases.data.records import CacheRow
+from stillhouse.phases.dataset.answers import Answered, Terms, ask, generate
+from stillhouse.phases.dataset.sources import Example, read_source
+from stillhouse.phases.teachers import ChatTokenizer, Generated, Passage, Prompt, Sampling
+from stillhouse.schemas.errors import UntrustedFileError
+from stillhouse.schemas.recipe import DatasetSection
 
 from . import dataset_parts as parts
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phases.data.journal import Journal
-from schemas.errors import StorageError
+from stillhouse.phases.data.journal import Journal
+from stillhouse.schemas.errors import StorageError
 
 
 def key(number: int) -> str:
@@ -74,7 +74,7 @@ def test_a_killed_writer_loses_nothing_that_it_had_kept(tmp_path: Path) -> None:
     script = (
         "import sys, os, signal\n"
         "from pathlib import Path\n"
-        "from phases.data.journal import Journal\n"
+        "from stillhouse.phases.data.journal import Journal\n"
         "journal = Journal(Path(sys.argv[1]))\n"
         "for n in range(5):\n"
         "    journal.keep(f'{n:064x}', bytes([n]) * 100)\n"

@@ -13,14 +13,26 @@ from typing import Any
 
 import pytest
 
-from phases import dataset
-from phases.contract import Context
-from phases.dataset.measure import measure
-from phases.data.records import SPLITS, CacheRow, Message, Record, content_id, read_cache, read_cache_header, read_header, read_split, write_cache, write_split
-from phases.teachers import ChatTokenizer, LocalTeacher, Passage
-from schemas.artifact import Product
-from schemas.errors import PhaseError, StillError
-from schemas.recipe import DatasetSection, Recipe, Source, TeacherSection
+from stillhouse.phases import dataset
+from stillhouse.phases.contract import Context
+from stillhouse.phases.data.records import (
+    SPLITS,
+    CacheRow,
+    Message,
+    Record,
+    content_id,
+    read_cache,
+    read_cache_header,
+    read_header,
+    read_split,
+    write_cache,
+    write_split,
+)
+from stillhouse.phases.dataset.measure import measure
+from stillhouse.phases.teachers import ChatTokenizer, LocalTeacher, Passage
+from stillhouse.schemas.artifact import Product
+from stillhouse.schemas.errors import PhaseError, StillError
+from stillhouse.schemas.recipe import DatasetSection, Recipe, Source, TeacherSection
 
 from . import dataset_parts as parts
 from .gguf_parts import write_gguf
@@ -446,7 +458,10 @@ def test_the_row_names_all_that_decides_the_bytes() -> None:
 
 
 def test_the_row_needs_no_heavy_library() -> None:
-    script = "import sys, phases.dataset; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    script = (
+        "import sys, stillhouse.phases.dataset; "
+        "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    )
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from phases.dataset.privacy import KINDS, hits, strings
+from stillhouse.phases.dataset.privacy import KINDS, hits, strings
 
 ALLOWED = ("example.com", "example.org")
 

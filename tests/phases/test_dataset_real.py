@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phases import dataset
-from phases.numerics import threads
-from phases.data.records import read_cache, read_split
-from phases.teachers import LocalTeacher, Prompt, Sampling
+from stillhouse.phases import dataset
+from stillhouse.phases.data.records import read_cache, read_split
+from stillhouse.phases.numerics import threads
+from stillhouse.phases.teachers import LocalTeacher, Prompt, Sampling
 
 from . import dataset_parts as parts
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import pytest
 
-from phases.dataset.sources import Example, Refused, content_key, read_source
-from phases.data.records import Message
-from phases.data.calls import INSTRUCTION
-from schemas.errors import InputError
-from schemas.recipe import DatasetSection, Source, Splits
+from stillhouse.phases.data.calls import INSTRUCTION
+from stillhouse.phases.data.records import Message
+from stillhouse.phases.dataset.sources import Example, Refused, content_key, read_source
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.recipe import DatasetSection, Source, Splits
 
 TOOL = {
     "name": "f",

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phases.dataset.splits import Assignment, Item, assign, shared
-from phases.data.records import SPLITS, Split
+from stillhouse.phases.data.records import SPLITS, Split
+from stillhouse.phases.dataset.splits import Assignment, Item, assign, shared
 
 
 def key(number: int) -> str:

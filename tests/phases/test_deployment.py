@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phases.deployment import SPEC, run, slots
-from phases.deployment.assembly import assemble
-from phases.deployment.request import Request, eos_of
-from phases.deployment.verify import verify_folder
-from phases.deployment.work import seal
-from registry.projection.release import ReleaseRows
-from schemas import canonical
-from schemas.errors import PhaseError
-from schemas.events import GateEvaluated, GateWaived
-from schemas.policy import CheckResult, Tier, Verdict
-from schemas.recipe import Recipe
-from schemas.release import Manifest
+from stillhouse.phases.deployment import SPEC, run, slots
+from stillhouse.phases.deployment.assembly import assemble
+from stillhouse.phases.deployment.request import Request, eos_of
+from stillhouse.phases.deployment.verify import verify_folder
+from stillhouse.phases.deployment.work import seal
+from stillhouse.registry.projection.release import ReleaseRows
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.events import GateEvaluated, GateWaived
+from stillhouse.schemas.policy import CheckResult, Tier, Verdict
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.release import Manifest
 
 from .release_parts import (
     CHECKPOINT,
@@ -362,8 +362,9 @@ def test_what_several_slots_have_in_common_is_said_once() -> None:
 
 def test_importing_the_phase_loads_neither_its_work_nor_the_registry() -> None:
     code = (
-        "import sys, phases.deployment as d; "
-        "assert not {'registry.projection.projection', 'phases.deployment.work', 'blake3'} & set(sys.modules)"
+        "import sys, stillhouse.phases.deployment as d; "
+        "assert not {'stillhouse.registry.projection.projection', "
+        "'stillhouse.phases.deployment.work', 'blake3'} & set(sys.modules)"
     )
     subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2], check=True)
 

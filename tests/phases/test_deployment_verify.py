@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from phases.deployment.verify import verify_folder
-from phases.deployment.work import seal
-from schemas import canonical
-from schemas.errors import InputError, UntrustedFileError
+from stillhouse.phases.deployment.verify import verify_folder
+from stillhouse.phases.deployment.work import seal
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import InputError, UntrustedFileError
 
 from .release_parts import Ledger, a_context, the_facts
 
@@ -240,7 +240,7 @@ def test_a_folder_without_a_manifest_and_no_folder_at_all_are_input_errors(tmp_p
 
 def test_verifying_needs_no_heavy_library() -> None:
     script = (
-        "import sys; import phases.deployment.verify; "
+        "import sys; import stillhouse.phases.deployment.verify; "
         "print([m for m in ('torch', 'numpy', 'duckdb', 'coremltools') if m in sys.modules])"
     )
     ran = subprocess.run(

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phases import verification
-from phases.environment import PACKAGES, Cpu, Environment, facts, findings, probe
-from phases.environment.probe import cpu_from_cpuinfo, cpu_from_sysctl
-from phases.environment.versions import GATED, RANGES, judge_version
-from schemas import canonical
+from stillhouse.phases import verification
+from stillhouse.phases.environment import PACKAGES, Cpu, Environment, facts, findings, probe
+from stillhouse.phases.environment.probe import cpu_from_cpuinfo, cpu_from_sysctl
+from stillhouse.phases.environment.versions import GATED, RANGES, judge_version
+from stillhouse.schemas import canonical
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,7 +169,7 @@ def test_every_declared_distribution_is_recorded() -> None:
 
 def test_importing_and_probing_load_no_heavy_library() -> None:
     script = (
-        "import sys; from phases.environment import findings, probe; findings(probe()); "
+        "import sys; from stillhouse.phases.environment import findings, probe; findings(probe()); "
         "print([m for m in ('torch', 'numpy', 'transformers', 'coremltools', 'duckdb', 'pydantic')"
         " if m in sys.modules])"
     )

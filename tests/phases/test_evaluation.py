@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from phases.evaluation import SPEC, run, slots
-from phases.evaluation.decoding import Written
-from phases.evaluation.fidelity import distance
-from phases.evaluation.figures import Bootstrap, Measured, metrics_of
-from phases.evaluation.work import choose, evaluate
-from phases.data.records import read_split
-from schemas import canonical
-from schemas.errors import InputError, PhaseError
-from schemas.policy import Check, Gate, Verdict, judge
-from schemas.recipe import EvaluationSection, Recipe
-from schemas.report import Metric, Report
+from stillhouse.phases.data.records import read_split
+from stillhouse.phases.evaluation import SPEC, run, slots
+from stillhouse.phases.evaluation.decoding import Written
+from stillhouse.phases.evaluation.fidelity import distance
+from stillhouse.phases.evaluation.figures import Bootstrap, Measured, metrics_of
+from stillhouse.phases.evaluation.work import choose, evaluate
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import InputError, PhaseError
+from stillhouse.schemas.policy import Check, Gate, Verdict, judge
+from stillhouse.schemas.recipe import EvaluationSection, Recipe
+from stillhouse.schemas.report import Metric, Report
 
 from .evaluation_parts import (
     SECTION,
@@ -95,7 +95,9 @@ def test_what_reads_a_gguf_teacher_is_in_the_key() -> None:
 
 
 def test_importing_the_phase_loads_no_heavy_library() -> None:
-    code = "import sys, phases.evaluation; assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys, stillhouse.phases.evaluation; assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
     subprocess.run((sys.executable, "-c", code), cwd=Path(__file__).parents[2], check=True)
 
 
@@ -225,7 +227,7 @@ def test_a_split_without_calls_measures_no_slots_rather_than_zero(tmp_path: Path
 
 
 def a_plain_id(raw: dict[str, Any]) -> str:
-    from phases.data.records import Message, content_id
+    from stillhouse.phases.data.records import Message, content_id
 
     messages = [Message.model_validate(m) for m in raw["messages"]]
     return content_id(messages, raw.get("tools", ()), raw["answer"])

@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from phases.numerics import threads
-from phases.evaluation.decoding import (
+from stillhouse.phases.data.calls import accepts, read_slot
+from stillhouse.phases.evaluation.decoding import (
     SlotTask,
     Written,
     broken_json,
@@ -19,9 +19,9 @@ from phases.evaluation.decoding import (
     decode_slot,
     slot_tasks,
 )
-from phases.evaluation.reading import Reading
-from phases.teachers import ChatTokenizer
-from phases.data.calls import accepts, read_slot
+from stillhouse.phases.evaluation.reading import Reading
+from stillhouse.phases.numerics import threads
+from stillhouse.phases.teachers import ChatTokenizer
 
 from .evaluation_parts import EOS, a_record, a_student, a_tokenizer
 

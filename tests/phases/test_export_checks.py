@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from phases.export.checks import demand, measure_archive, measure_decode, measure_prefill
-from phases.models.static import archive
-from phases.models.static.graphs import Caches, StaticDecode, StaticPrefill
-from schemas.errors import PhaseError
+from stillhouse.phases.export.checks import demand, measure_archive, measure_decode, measure_prefill
+from stillhouse.phases.models.static import archive
+from stillhouse.phases.models.static.graphs import Caches, StaticDecode, StaticPrefill
+from stillhouse.schemas.errors import PhaseError
 
 from .graph_parts import LENGTH, ids, tiny_architecture, tiny_student
 

@@ -12,11 +12,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from phases import export
-from phases.export.golden import TEXT, golden_tokens
-from schemas import canonical
-from schemas.errors import PhaseError, StillError
-from schemas.recipe import Recipe
+from stillhouse.phases import export
+from stillhouse.phases.export.golden import TEXT, golden_tokens
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import PhaseError, StillError
+from stillhouse.schemas.recipe import Recipe
 
 from .graph_parts import (
     LENGTH,
@@ -185,17 +185,17 @@ def test_a_model_trained_here_comes_before_its_export() -> None:
 
 
 def test_the_catalogs_rows_need_no_heavy_library() -> None:
-    code = "import sys, phases.export, phases.conversion; print(*sys.modules)"
+    code = "import sys, stillhouse.phases.export, stillhouse.phases.conversion; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
-    assert "phases.conversion" in loaded
+    assert "stillhouse.phases.conversion" in loaded
     assert not {"torch", "coremltools", "numpy"} & set(loaded)
 
 
 def test_a_longer_sequence_than_trained_for_is_warned_of(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from phases.models import save_checkpoint
+    from stillhouse.phases.models import save_checkpoint
 
     student = tiny_student()
     student.config = replace(student.config, max_position_embeddings=8)

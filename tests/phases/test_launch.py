@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from phases.contract import Context
-from phases.workers.job import Ending, WorkerFile, replace
-from phases.workers.launch import Launcher
-from phases.workers.processes import Process, identify
-from schemas.artifact import Kind, Product
-from store.disk.durable import replace_durably
-from store.objects.leases import live_leases
+from stillhouse.phases.contract import Context
+from stillhouse.phases.workers.job import Ending, WorkerFile, replace
+from stillhouse.phases.workers.launch import Launcher
+from stillhouse.phases.workers.processes import Process, identify
+from stillhouse.schemas.artifact import Kind, Product
+from stillhouse.store.disk.durable import replace_durably
+from stillhouse.store.objects.leases import live_leases
 
 from .worker_parts import Registry, a_job, alive, until
 
@@ -69,7 +69,7 @@ def test_a_worker_leases_the_store_from_its_first_product_on_and_not_while_it_co
 def test_a_worker_leases_the_store_until_its_outcome_is_durable(
     registry: Registry, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from phases.workers import main as worker
+    from stillhouse.phases.workers import main as worker
 
     job = a_job("count")
     with launcher.locked(job.run):

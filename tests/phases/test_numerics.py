@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from phases.numerics import distances as numerics
+from stillhouse.phases.numerics import distances as numerics
 
 torch.set_num_threads(1)
 V = 23

@@ -12,19 +12,25 @@ from typing import Any
 
 import pytest
 
-from phases.reactor.reactor import Reactor
-from registry.ledger.ledger import Ledger
-from registry.planning.views import Reason, Status
-from schemas import canonical
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.event import Actor
-from schemas.events import ArtifactPublished, PlanCancelled, PlanRequested, RunCancelled, RunRetried
-from schemas.limits import Limits
-from schemas.plan import Made, PhaseSpec, Slot
-from schemas.policy import Policy, Tier
-from schemas.recipe import Recipe
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.reactor.reactor import Reactor
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.planning.views import Reason, Status
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import (
+    ArtifactPublished,
+    PlanCancelled,
+    PlanRequested,
+    RunCancelled,
+    RunRetried,
+)
+from stillhouse.schemas.limits import Limits
+from stillhouse.schemas.plan import Made, PhaseSpec, Slot
+from stillhouse.schemas.policy import Policy, Tier
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.store.disk.hashing import hash_bytes
 
 from .worker_parts import Registry, alive, phase_folder, until
 

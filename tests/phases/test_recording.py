@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from phases.reactor import recording
-from phases.workers.job import Outcome
-from registry.state.state import Run, State
-from schemas.artifact import Kind, Parent, Product
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import ArtifactPublished, RunStarted, RunSucceeded
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.reactor import recording
+from stillhouse.phases.workers.job import Outcome
+from stillhouse.registry.state.state import Run, State
+from stillhouse.schemas.artifact import Kind, Parent, Product
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import ArtifactPublished, RunStarted, RunSucceeded
+from stillhouse.store.disk.hashing import hash_bytes
 
 GIVEN = hash_bytes(b"weights").digest
 MADE = hash_bytes(b"rows").digest

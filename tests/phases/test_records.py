@@ -12,8 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phases.data.records import CacheHeader, CacheRow, DatasetHeader, Message, Record, content_id, read_cache, read_cache_header, read_header, read_split, write_cache, write_cache_header, write_header, write_split
-from schemas.errors import InputError, UntrustedFileError
+from stillhouse.phases.data.records import (
+    CacheHeader,
+    CacheRow,
+    DatasetHeader,
+    Message,
+    Record,
+    content_id,
+    read_cache,
+    read_cache_header,
+    read_header,
+    read_split,
+    write_cache,
+    write_cache_header,
+    write_header,
+    write_split,
+)
+from stillhouse.schemas.errors import InputError, UntrustedFileError
 
 
 def a_record(number: int = 0, *, answer: str = "yes") -> Record:

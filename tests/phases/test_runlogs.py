@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from phases.workers import logs as runlogs
+from stillhouse.phases.workers import logs as runlogs
 
 GAP = re.compile(rb"\[\.\.\. (\d+) bytes and the lines cut by that were left out here \.\.\.\]\n")
 LIMIT = 400

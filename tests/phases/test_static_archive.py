@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from phases.models.static import archive
-from phases.models.static.graphs import StaticDecode
-from phases.models.static.interface import border, differences, program_border, promised
+from stillhouse.phases.models.static import archive
+from stillhouse.phases.models.static.graphs import StaticDecode
+from stillhouse.phases.models.static.interface import border, differences, program_border, promised
 
 from .graph_parts import LENGTH, tiny_architecture, tiny_student
 

@@ -9,8 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from phases.models.static.graphs import StaticDecode, StaticPrefill, expected_weights, rms_norm
-from schemas.errors import PhaseError
+from stillhouse.phases.models.static.graphs import (
+    StaticDecode,
+    StaticPrefill,
+    expected_weights,
+    rms_norm,
+)
+from stillhouse.schemas.errors import PhaseError
 
 from .graph_parts import LENGTH, ids, tiny_architecture, tiny_student
 

@@ -10,8 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from phases.models import Student, StudentConfig, from_shape, from_teacher_layers, load_checkpoint, read_config, save_checkpoint
-from schemas.errors import InputError, StorageError, UntrustedFileError
+from stillhouse.phases.models import (
+    Student,
+    StudentConfig,
+    from_shape,
+    from_teacher_layers,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+)
+from stillhouse.schemas.errors import InputError, StorageError, UntrustedFileError
 
 CONFIG = StudentConfig(
     vocab_size=61,

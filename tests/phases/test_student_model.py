@@ -6,7 +6,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from phases.models import KeyValues, Session, Student, StudentConfig, from_shape, generate
+from stillhouse.phases.models import (
+    KeyValues,
+    Session,
+    Student,
+    StudentConfig,
+    from_shape,
+    generate,
+)
 
 CONFIG = StudentConfig(
     vocab_size=97,

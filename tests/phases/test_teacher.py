@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from phases.numerics import threads
-from phases.teachers import ChatTokenizer, LocalTeacher, Passage, Prompt, Sampling
-from schemas.errors import PhaseError, StillError, UntrustedFileError
+from stillhouse.phases.numerics import threads
+from stillhouse.phases.teachers import ChatTokenizer, LocalTeacher, Passage, Prompt, Sampling
+from stillhouse.schemas.errors import PhaseError, StillError, UntrustedFileError
 
 from . import dataset_parts as parts
 

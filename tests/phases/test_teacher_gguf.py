@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from phases.teachers import ChatTokenizer, dequantise
-from schemas.errors import PhaseError, UntrustedFileError
+from stillhouse.phases.teachers import ChatTokenizer, dequantise
+from stillhouse.schemas.errors import PhaseError, UntrustedFileError
 
 from . import dataset_parts as parts
 from .gguf_parts import write_gguf

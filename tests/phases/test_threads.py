@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from phases.numerics.threads import fixed
+from stillhouse.phases.numerics.threads import fixed
 
 
 def test_threads_and_kernels_are_fixed_inside_and_given_back_after() -> None:

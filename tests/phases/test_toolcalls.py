@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phases.data.calls import Call, MalformedExampleError, accepts, call_fault, call_text, instructions, normalise_tool, parse_call, read_bfcl, read_slot, skeleton
+from stillhouse.phases.data.calls import (
+    Call,
+    MalformedExampleError,
+    accepts,
+    call_fault,
+    call_text,
+    instructions,
+    normalise_tool,
+    parse_call,
+    read_bfcl,
+    read_slot,
+    skeleton,
+)
 
 JSON = st.recursive(
     st.none()

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phases.data.records import CacheHeader, write_cache, write_cache_header, write_split
-from phases.training.examples import collate, order, read_examples
-from schemas.errors import PhaseError
+from stillhouse.phases.data.records import CacheHeader, write_cache, write_cache_header, write_split
+from stillhouse.phases.training.examples import collate, order, read_examples
+from stillhouse.schemas.errors import PhaseError
 
 from .training_parts import EOS, K, V, a_record, a_student, an_example, scored, write_inputs
 
@@ -34,8 +34,8 @@ def test_every_answer_token_is_predicted_from_the_position_before_it() -> None:
 
 
 def test_the_teacher_itself_reaches_zero_kl_at_these_offsets() -> None:
-    from phases.numerics.distances import distillation_sums
-    from phases.training.step import answer_logits
+    from stillhouse.phases.numerics.distances import distillation_sums
+    from stillhouse.phases.training.step import answer_logits
 
     teacher = a_student(seed=11)
     batch = collate([an_example(teacher, seed) for seed in range(6)])
@@ -51,7 +51,7 @@ def test_the_teacher_itself_reaches_zero_kl_at_these_offsets() -> None:
 
 
 def test_padding_changes_no_prediction() -> None:
-    from phases.training.step import answer_logits
+    from stillhouse.phases.training.step import answer_logits
 
     student, teacher = a_student(), a_student(seed=11)
     examples = [an_example(teacher, seed) for seed in range(5)]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from phases import training
-from phases.data.records import read_cache, write_cache
-from phases.models import load_checkpoint
-from schemas.artifact import Product
-from schemas.errors import InputError, PhaseError
-from schemas.recipe import Recipe
+from stillhouse.phases import training
+from stillhouse.phases.data.records import read_cache, write_cache
+from stillhouse.phases.models import load_checkpoint
+from stillhouse.schemas.artifact import Product
+from stillhouse.schemas.errors import InputError, PhaseError
+from stillhouse.schemas.recipe import Recipe
 
 from .training_parts import EOS, SIZES, TAUGHT_EOS, V, a_context, write_inputs
 
@@ -61,7 +61,9 @@ def metrics_of(home: Path) -> dict[str, Any]:
 
 
 def test_the_catalog_row_needs_no_heavy_library() -> None:
-    code = "import sys, phases.training; assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys, stillhouse.phases.training; assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -180,8 +182,8 @@ def test_the_curves_have_the_points_that_were_asked_for(finished: Path) -> None:
 def test_held_out_figures_are_those_of_the_saved_weights(
     inputs: dict[str, Path], finished: Path
 ) -> None:
-    from phases.numerics import distances as numerics
-    from phases.training.examples import collate, read_examples
+    from stillhouse.phases.numerics import distances as numerics
+    from stillhouse.phases.training.examples import collate, read_examples
 
     examples = read_examples(inputs["dataset"], inputs["teacher_cache"], "held_out", vocab_size=V)
     for folder, name in (("step-00000007", "held_out.kl"), ("untrained", "held_out.untrained_kl")):

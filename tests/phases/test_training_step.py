@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from phases.models import Student
-from phases.training.examples import Example, batches
-from phases.training.step import accumulate, learning_rate, optimizer_of, take_step
-from schemas.errors import PhaseError
-from schemas.recipe import TrainingSection
+from stillhouse.phases.models import Student
+from stillhouse.phases.training.examples import Example, batches
+from stillhouse.phases.training.step import accumulate, learning_rate, optimizer_of, take_step
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.recipe import TrainingSection
 
 from .training_parts import TRAINING, a_student, an_example
 

@@ -11,8 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from phases.untrusted import check_gguf, check_mlpackage, check_safetensors, check_student_shapes
-from schemas.errors import InputError, UntrustedFileError
+from stillhouse.phases.untrusted import (
+    check_gguf,
+    check_mlpackage,
+    check_safetensors,
+    check_student_shapes,
+)
+from stillhouse.schemas.errors import InputError, UntrustedFileError
 
 Header = dict[str, Any]
 
@@ -207,7 +212,7 @@ def test_what_the_gguf_library_writes_is_accepted(tmp_path: Path) -> None:
 
 
 def test_tensor_sizes_agree_with_the_gguf_library() -> None:
-    from phases.untrusted.gguf import _TENSOR_TYPES
+    from stillhouse.phases.untrusted.gguf import _TENSOR_TYPES
 
     library = pytest.importorskip("gguf")
     theirs = {int(kind): size for kind, size in library.GGML_QUANT_SIZES.items()}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phases.untrusted import check_chat_template, render_chat, render_chats
-from schemas.errors import UntrustedFileError
+from stillhouse.phases.untrusted import check_chat_template, render_chat, render_chats
+from stillhouse.schemas.errors import UntrustedFileError
 
 CHATML = """{%- for message in messages %}
     {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
@@ -174,6 +174,6 @@ def test_the_child_does_not_see_our_secrets(monkeypatch: pytest.MonkeyPatch) -> 
         return real(*arguments, **options)  # type: ignore[call-overload]  # passed through
 
     monkeypatch.setenv("HF_TOKEN", "secret")
-    monkeypatch.setattr("phases.untrusted.chat.subprocess.Popen", spy)
+    monkeypatch.setattr("stillhouse.phases.untrusted.chat.subprocess.Popen", spy)
     render_chat("x", [], variables={})
     assert "HF_TOKEN" not in seen[0]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from phases.untrusted import check_model_folder, find_pickle
-from schemas.errors import UntrustedFileError
+from stillhouse.phases.untrusted import check_model_folder, find_pickle
+from stillhouse.schemas.errors import UntrustedFileError
 
 
 class Evil:

@@ -14,16 +14,23 @@ from typing import Any
 import pytest
 import torch
 
-from phases import verification
-from phases.contract import Context, Input
-from phases.data.records import DatasetHeader, Message, Record, content_id, write_header, write_split
-from schemas.artifact import Form, Kind
-from schemas.errors import PhaseError
-from schemas.recipe import Recipe
-from schemas.report import Report
-from store.objects.local import BlobStore
-from store.disk.hashing import hash_file
-from store.trees.trees import put_tree
+from stillhouse.phases import verification
+from stillhouse.phases.contract import Context, Input
+from stillhouse.phases.data.records import (
+    DatasetHeader,
+    Message,
+    Record,
+    content_id,
+    write_header,
+    write_split,
+)
+from stillhouse.schemas.artifact import Form, Kind
+from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.report import Report
+from stillhouse.store.disk.hashing import hash_file
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.trees import put_tree
 
 from .graph_parts import LENGTH, HashingSink, convert_tiny, export_tiny, ids, tiny_checkpoint
 
@@ -260,7 +267,7 @@ def test_keys_and_values_in_each_others_place_are_seen_in_the_caches(
 
 
 def test_one_fault_in_a_head_of_small_numbers_is_not_lost_beside_a_large_one() -> None:
-    from phases.verification.numbers import CacheComparison
+    from stillhouse.phases.verification.numbers import CacheComparison
 
     wanted = torch.cat([torch.full((1, 1, 3, 4), 100.0), torch.full((1, 1, 3, 4), 0.1)])
     found = wanted.clone()
@@ -376,7 +383,7 @@ def test_a_record_that_names_neither_export_nor_contract_agrees_with_none(
 
 
 def test_weights_of_another_checkpoint_are_seen_in_the_numbers(world: Path, tmp_path: Path) -> None:
-    from phases.models import save_checkpoint
+    from stillhouse.phases.models import save_checkpoint
 
     from .graph_parts import tiny_student
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.policy import Policy, Verdict, judge
-from schemas.report import Metric, metric
+from stillhouse.schemas.policy import Policy, Verdict, judge
+from stillhouse.schemas.report import Metric, metric
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = (

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from phases.reactor import waiting
-from phases.reactor.waiting import Wakeups
+from stillhouse.phases.reactor import waiting
+from stillhouse.phases.reactor.waiting import Wakeups
 
 LONG = 30.0
 """Seconds that no wait of these tests takes; one that does was not woken."""
@@ -264,7 +264,7 @@ STARVED = """
 import os, resource, sys
 from pathlib import Path
 from watchfiles import _rust_notify
-from phases.reactor.waiting import Wakeups
+from stillhouse.phases.reactor.waiting import Wakeups
 told = []
 wakeups = Wakeups(Path(sys.argv[1]), inbox=Path(sys.argv[2]), tell=told.append)
 free = os.open("/dev/null", os.O_RDONLY)

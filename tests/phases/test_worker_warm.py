@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from phases.workers.job import Job
-from phases.workers.launch import Launcher
+from stillhouse.phases.workers.job import Job
+from stillhouse.phases.workers.launch import Launcher
 
 from .worker_parts import PATIENCE, Registry, a_job, alive, until
 
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 PARENT = """
 import sys, time
 from pathlib import Path
-from phases.workers.job import Job
-from phases.workers.launch import Launcher
-from registry.home import Home
+from stillhouse.phases.workers.job import Job
+from stillhouse.phases.workers.launch import Launcher
+from stillhouse.registry.home import Home
 launcher = Launcher(Home(Path(sys.argv[1])))
 launcher.warm()
 worker = launcher._warm

@@ -9,14 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from phases.contract import Context, Input, Put
-from phases.data.records import CacheHeader, CacheRow, DatasetHeader, Message, Record, Split, content_id, write_cache, write_cache_header, write_header, write_split
-from phases.models import Student, StudentConfig, from_shape, load_checkpoint, save_checkpoint
-from phases.training.examples import Example
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from store.objects.local import BlobStore
-from store.trees.trees import put_tree
+from stillhouse.phases.contract import Context, Input, Put
+from stillhouse.phases.data.records import (
+    CacheHeader,
+    CacheRow,
+    DatasetHeader,
+    Message,
+    Record,
+    Split,
+    content_id,
+    write_cache,
+    write_cache_header,
+    write_header,
+    write_split,
+)
+from stillhouse.phases.models import (
+    Student,
+    StudentConfig,
+    from_shape,
+    load_checkpoint,
+    save_checkpoint,
+)
+from stillhouse.phases.training.examples import Example
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.trees import put_tree
 
 V, K, EOS = 64, 6, 2
 TAUGHT_EOS = 5

@@ -13,24 +13,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from phases.workers.job import Job, Outcome
-from phases.workers.launch import Launcher
-from registry.home import Home
-from store.objects.local import BlobStore
-from store.disk.hashing import hash_bytes
+from stillhouse.phases.workers.job import Job, Outcome
+from stillhouse.phases.workers.launch import Launcher
+from stillhouse.registry.home import Home
+from stillhouse.store.disk.hashing import hash_bytes
+from stillhouse.store.objects.local import BlobStore
 
 PATIENCE = 30.0
 """Seconds after which a test gives up: what it waits for takes a fraction of one."""
 
 _START = """
-import phases.catalog
-from phases.catalog import PhaseSpec
-from schemas.artifact import Kind
-from schemas.plan import Made
+import stillhouse.phases.catalog
+from stillhouse.phases.catalog import PhaseSpec
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.plan import Made
 from pathlib import Path
 
-phases.__path__.append(str(Path(__file__).parent / "more"))
-phases.catalog.CATALOG += (
+stillhouse.phases.__path__.append(str(Path(__file__).parent / "more"))
+stillhouse.phases.catalog.CATALOG += (
     PhaseSpec(
         name="tested", version=1, slots=lambda recipe: (),
         makes=(Made(role="seen", kind=Kind.REPORT),), tools=(),
@@ -42,8 +42,8 @@ _PHASE = """
 import errno, hashlib, json, os, resource, signal, socket, sys, threading, time
 from pathlib import Path
 
-from schemas.artifact import Kind
-from schemas.errors import BusyError, PhaseError, StorageError
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.errors import BusyError, PhaseError, StorageError
 
 
 def look():
@@ -76,7 +76,7 @@ def look():
 def numbers():
     import torch
 
-    from phases.numerics.threads import fixed
+    from stillhouse.phases.numerics.threads import fixed
 
     with fixed(2, seed=5):
         x = torch.randn(300, 257)

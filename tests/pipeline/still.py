@@ -19,7 +19,7 @@ def environment() -> dict[str, str]:
 
 def command(registry: Path, *arguments: str) -> list[str]:
     """The command line of `still`."""
-    code = "import sys; from cli.main import main; sys.exit(main())"
+    code = "import sys; from stillhouse.cli.main import main; sys.exit(main())"
     return [sys.executable, "-c", code, "--registry", str(registry), *arguments]
 
 
@@ -58,7 +58,7 @@ def workers(registry: Path) -> dict[int, bool]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"phases.workers.main" in words and root.encode() in words:
+            if b"stillhouse.phases.workers.main" in words and root.encode() in words:
                 held = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
                 found[int(folder.name)] = any(
                     name.startswith(f"{root}/runs/") and name.endswith("/lock") for name in held

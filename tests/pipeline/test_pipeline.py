@@ -186,7 +186,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_recipe_of_this_test_names_every_section() -> None:
-    from schemas.recipe import Recipe
+    from stillhouse.schemas.recipe import Recipe
 
     from .tiny import RECIPE
 

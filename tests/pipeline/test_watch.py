@@ -18,11 +18,11 @@ import pytest
 
 from stillhouse import recipes
 from stillhouse.publish import publish_policy
+from stillhouse.registry.home import Home
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.events import ArtifactPublished
+from stillhouse.schemas.recipe import Recipe
 from stillhouse.session import open_registry
-from registry.home import Home
-from schemas.artifact import Kind
-from schemas.events import ArtifactPublished
-from schemas.recipe import Recipe
 
 from .still import LIMIT_SECONDS, command, environment, events, still, still_json
 from .tiny import POLICY, write_teacher

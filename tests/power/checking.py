@@ -17,21 +17,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from cli.verbs.repair import _forget_damaged, _from_copy
+from stillhouse.cli.verbs.repair import _forget_damaged, _from_copy
+from stillhouse.registry.home import Home
+from stillhouse.registry.ledger.ledger import LedgerReader
+from stillhouse.registry.state.state import State
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import PUBLISHABLE
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import StillError
+from stillhouse.schemas.event import Event
+from stillhouse.schemas.events import TagMoved
 from stillhouse.session import Session, make_registry
-from registry.state.state import State
-from registry.home import Home
-from registry.ledger.ledger import LedgerReader
-from schemas import canonical
-from schemas.artifact import PUBLISHABLE
-from schemas.digest import Digest
-from schemas.errors import StillError
-from schemas.event import Event
-from schemas.events import TagMoved
-from store.disk.hashing import hash_file
-from store.objects.staging import sweep
-from store.objects.statcache import StatCache
-from store.trees.trees import put_tree, read_tree
+from stillhouse.store.disk.hashing import hash_file
+from stillhouse.store.objects.staging import sweep
+from stillhouse.store.objects.statcache import StatCache
+from stillhouse.store.trees.trees import put_tree, read_tree
 
 from .disk import Fate, History, Told, Tree, chosen, extremes, lay_out
 from .scenarios import REGISTRY, Played, small_is_large

@@ -1,9 +1,9 @@
 """A shim between the code and the disk: every call that changes a folder, or syncs, is noted.
 
 Owns the interception. It wraps what Python offers in `os`, the files that `open` makes, and what
-store/disk/kernel.py asks of libc; the calls are carried out, and noted in the terms of disk.py once they
-returned. Only what lies below the watched folder is noted. What it cannot see is found by a test:
-the notes alone must rebuild the real folder, byte by byte.
+store/disk/kernel.py asks of libc; the calls are carried out, and noted in the terms of disk.py once
+they returned. Only what lies below the watched folder is noted. What it cannot see is found by a
+test: the notes alone must rebuild the real folder, byte by byte.
 
 A process can be killed: from a chosen call on nothing it does reaches the disk, until it is buried.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from store.disk import kernel
+from stillhouse.store.disk import kernel
 
 from .disk import (
     ROOT,

@@ -18,25 +18,24 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-from cli.verbs.gc import collect
-from stillhouse.stock import alone
+from stillhouse.cli.verbs.gc import collect
+from stillhouse.cli.verbs.repair import _forget_damaged, _from_copy
 from stillhouse.publish import Publication, publish
-from cli.verbs.repair import _forget_damaged, _from_copy
+from stillhouse.registry.home import Home
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import Actor, Event
+from stillhouse.schemas.events import ArtifactEvicted, Payload, TagMoved
 from stillhouse.session import Session, make_registry
-from registry.home import Home
-from registry.ledger.ledger import Ledger
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.event import Actor, Event
-from schemas.events import ArtifactEvicted, Payload, TagMoved
-from store.disk import kernel
-from store.objects import staging
-from store.disk import streaming
-from store.objects.local import BlobStore
-from store.disk.durable import MANY, replace_durably
-from store.objects.paths import object_path
-from store.objects.statcache import StatCache
-from store.trees.trees import put_tree
+from stillhouse.stock import alone
+from stillhouse.store.disk import kernel, streaming
+from stillhouse.store.disk.durable import MANY, replace_durably
+from stillhouse.store.objects import staging
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.paths import object_path
+from stillhouse.store.objects.statcache import StatCache
+from stillhouse.store.trees.trees import put_tree
 
 from .disk import History
 from .recording import Died, Recorder

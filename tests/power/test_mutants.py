@@ -11,14 +11,12 @@ from unittest import mock
 
 import pytest
 
-from registry.ledger import format as chain
-from registry.ledger import file as logfile
-from registry.ledger.ledger import Ledger
-from store.disk import durable
-from store.disk import kernel
-from store.objects import quarantine
-from store.objects import staging
-from store.objects.staging import Batch
+from stillhouse.registry.ledger import file as logfile
+from stillhouse.registry.ledger import format as chain
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.store.disk import durable, kernel
+from stillhouse.store.objects import quarantine, staging
+from stillhouse.store.objects.staging import Batch
 
 from .checking import try_states
 from .scenarios import play

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger.ledger import Ledger
-from schemas.errors import IntegrityError
-from schemas.event import Actor
-from schemas.events import TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import TagMoved
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SECTOR = 512

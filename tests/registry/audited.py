@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from registry.ledger.ledger import Ledger
-from schemas.artifact import FileFact, Kind, Parent
-from schemas.digest import Digest
-from schemas.event import Actor
-from schemas.events import (
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.artifact import FileFact, Kind, Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import (
     ArtifactPublished,
     GateEvaluated,
     GateWaived,
@@ -32,7 +32,7 @@ from schemas.events import (
     RunSucceeded,
     TagMoved,
 )
-from schemas.policy import CheckResult, Tier, Verdict
+from stillhouse.schemas.policy import CheckResult, Tier, Verdict
 
 DAY = 24 * 60
 

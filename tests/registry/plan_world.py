@@ -12,16 +12,16 @@ from typing import Any
 
 from blake3 import blake3
 
-from registry.planning.agenda import Agenda
-from registry.planning.assess import assess
-from registry.planning.decide import Start
-from registry.state.state import State
-from registry.planning.views import PlanView, Site, SlotView
-from schemas import canonical
-from schemas.artifact import Kind, Parent
-from schemas.digest import Digest
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import (
+from stillhouse.registry.planning.agenda import Agenda
+from stillhouse.registry.planning.assess import assess
+from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.planning.views import PlanView, Site, SlotView
+from stillhouse.registry.state.state import State
+from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import (
     ArtifactPublished,
     Payload,
     PlanRequested,
@@ -30,10 +30,10 @@ from schemas.events import (
     RunStarted,
     RunSucceeded,
 )
-from schemas.limits import Limits
-from schemas.plan import Made, Need, PhaseSpec, Slot
-from schemas.policy import Policy, Tier
-from schemas.recipe import Recipe
+from stillhouse.schemas.limits import Limits
+from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
+from stillhouse.schemas.policy import Policy, Tier
+from stillhouse.schemas.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

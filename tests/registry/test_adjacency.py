@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.lineage import index as adjacency
-from registry.ledger import format as chain
-from registry.lineage.index import DamagedError, Image
-from registry.lineage.gather import Gatherer
-from registry.ledger.format import START, Line
-from schemas.errors import InputError, IntegrityError
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import ArtifactPublished, TagMoved
+from stillhouse.registry.ledger import format as chain
+from stillhouse.registry.ledger.format import START, Line
+from stillhouse.registry.lineage import index as adjacency
+from stillhouse.registry.lineage.gather import Gatherer
+from stillhouse.registry.lineage.index import DamagedError, Image
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import ArtifactPublished, TagMoved
 
 KINDS = ("dataset", "report", "checkpoint")
 

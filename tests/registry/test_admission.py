@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.planning.admission import admissions
-from registry.planning.decide import Start
-from registry.state.state import Run
-from registry.planning.views import Reason, SlotView, Status
-from schemas.events import RunStarted
-from schemas.limits import Limits
-from schemas.plan import PhaseSpec, Slot
+from stillhouse.registry.planning.admission import admissions
+from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.planning.views import Reason, SlotView, Status
+from stillhouse.registry.state.state import Run
+from stillhouse.schemas.events import RunStarted
+from stillhouse.schemas.limits import Limits
+from stillhouse.schemas.plan import PhaseSpec, Slot
 
 from .plan_world import digest
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from registry.planning.agenda import Agenda
-from registry.planning.decide import Start
-from schemas.events import (
+from stillhouse.registry.planning.agenda import Agenda
+from stillhouse.registry.planning.decide import Start
+from stillhouse.schemas.events import (
     ArtifactEvicted,
     ArtifactPublished,
     ArtifactRestored,
@@ -24,12 +24,12 @@ from schemas.events import (
     RunStarted,
     TagMoved,
 )
-from schemas.limits import Limits
+from stillhouse.schemas.limits import Limits
 
 from .plan_world import CATALOG, NOW, Action, Record, World, actions, digest
 
 if TYPE_CHECKING:
-    from schemas.digest import Digest
+    from stillhouse.schemas.digest import Digest
 
 
 def _told(due: tuple[Action, ...]) -> Any:

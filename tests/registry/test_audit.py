@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.audit.audit import Projected, Witness, examine
-from registry.ledger.ledger import Ledger
-from registry.audit.touched import readable, touched
-from schemas.artifact import Kind, Parent
-from schemas.event import Actor, Event
-from schemas.events import ArtifactPublished, ReleaseCut, TagMoved
-from schemas.policy import Tier
+from stillhouse.registry.audit.audit import Projected, Witness, examine
+from stillhouse.registry.audit.touched import readable, touched
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.event import Actor, Event
+from stillhouse.schemas.events import ArtifactPublished, ReleaseCut, TagMoved
+from stillhouse.schemas.policy import Tier
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

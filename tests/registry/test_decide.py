@@ -4,10 +4,10 @@ import copy
 
 import pytest
 
-from registry.planning.assess import assess
-from registry.state.state import Published
-from registry.planning.views import Reason, Status
-from schemas.events import (
+from stillhouse.registry.planning.assess import assess
+from stillhouse.registry.planning.views import Reason, Status
+from stillhouse.registry.state.state import Published
+from stillhouse.schemas.events import (
     GateWaived,
     PlanRequested,
     RunAbandoned,
@@ -15,7 +15,7 @@ from schemas.events import (
     RunStarted,
     TagMoved,
 )
-from schemas.policy import Verdict
+from stillhouse.schemas.policy import Verdict
 
 from .plan_world import CATALOG, NOW, POLICY, World, decide
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger.format import encode_line
-from registry.state.state import State
-from registry.ledger.ledger import Ledger
-from registry.projection.projection import Projection
-from schemas.event import Actor
-from schemas.events import EVENTS
-from schemas.upcast import payload_of
+from stillhouse.registry.ledger.format import encode_line
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.registry.state.state import State
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import EVENTS
+from stillhouse.schemas.upcast import payload_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "events-v1.log"
 HEAD = "1c6c155d14ab2b8996f3be324ad2872f85cb36f51928d6e2d15e6c3ebe160243"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from registry import home
+from stillhouse.registry import home
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("cli", "phases", "registry", "store")
@@ -30,6 +30,6 @@ def test_no_module_but_the_layout_spells_the_name_of_a_file_of_the_registry() ->
         str(path.relative_to(ROOT)): found
         for room in ROOMS
         for path in (ROOT / room).rglob("*.py")
-        if path != Path(home.__file__) and (found := _texts(path) & _names())
+        if path != Path(home.__file__).resolve() and (found := _texts(path) & _names())
     }
     assert spelled == {}

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger import file as logfile
-from registry.ledger.ledger import Ledger, LedgerReader
-from schemas.artifact import Kind
-from schemas.errors import InputError, IntegrityError
-from schemas.event import GENESIS, MAX_EVENT_BYTES, Actor, Event
-from schemas.events import ArtifactPublished, Payload, TagMoved
+from stillhouse.registry.ledger import file as logfile
+from stillhouse.registry.ledger.ledger import Ledger, LedgerReader
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.event import GENESIS, MAX_EVENT_BYTES, Actor, Event
+from stillhouse.schemas.events import ArtifactPublished, Payload, TagMoved
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SOMEONE = Actor(user="ada", host="still-1")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger.ledger import Ledger
-from schemas.errors import StorageError
-from schemas.event import Actor
-from schemas.events import TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.errors import StorageError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import TagMoved
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.ledger import format as chain
-from registry.ledger.ledger import Ledger
-from schemas import canonical
-from schemas.errors import InputError, IntegrityError, StorageError
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import GateWaived, TagMoved
+from stillhouse.registry.ledger import format as chain
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import InputError, IntegrityError, StorageError
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import GateWaived, TagMoved
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SOMEONE = Actor(user="ada", host="still-1")

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry.lineage import graph as lineage
-from registry.lineage import walks
-from registry.ledger.ledger import Ledger
-from registry.lineage.graph import Arrow, Lineage
-from schemas.artifact import Kind, Parent
-from schemas.errors import IntegrityError
-from schemas.event import Actor
-from schemas.events import ArtifactPublished, Payload, PlanRequested, TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.lineage import graph as lineage
+from stillhouse.registry.lineage import walks
+from stillhouse.registry.lineage.graph import Arrow, Lineage
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import ArtifactPublished, Payload, PlanRequested, TagMoved
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger.ledger import Ledger
-from registry.projection.release import ReleaseRows, release_rows
-from registry.projection.projection import Projection
-from schemas.artifact import Kind, Origin, Parent
-from schemas.errors import IntegrityError
-from schemas.event import Actor
-from schemas.events import (
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.registry.projection.release import ReleaseRows, release_rows
+from stillhouse.schemas.artifact import Kind, Origin, Parent
+from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import (
     ArtifactPublished,
     GateEvaluated,
     GateWaived,
@@ -25,7 +25,7 @@ from schemas.events import (
     RunSucceeded,
     TagMoved,
 )
-from schemas.policy import CheckResult, Tier, Verdict
+from stillhouse.schemas.policy import CheckResult, Tier, Verdict
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PLAN, POLICY, ENVIRONMENT = "11" * 32, "22" * 32, "33" * 32

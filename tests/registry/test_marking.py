@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.keeping.marking import Seen, Share, Stock, mark, shares
+from stillhouse.registry.keeping.marking import Seen, Share, Stock, mark, shares
 
 OBJECTS = [f"{n:064x}" for n in range(6)]
 ARTIFACTS = [f"{n:064x}" for n in range(100, 104)]

@@ -18,14 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry.ledger.ledger import Ledger
-from registry.projection.projection import Projection
-from registry.projection.queries import named
-from registry.projection.rows import LAYOUT, PRESENT
-from schemas.artifact import FileFact, Kind, Parent
-from schemas.errors import BusyError, InputError, IntegrityError, StorageError
-from schemas.event import Actor
-from schemas.events import (
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.registry.projection.queries import named
+from stillhouse.registry.projection.rows import LAYOUT, PRESENT
+from stillhouse.schemas.artifact import FileFact, Kind, Parent
+from stillhouse.schemas.errors import BusyError, InputError, IntegrityError, StorageError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import (
     ArtifactPublished,
     GateEvaluated,
     GateWaived,
@@ -42,8 +42,8 @@ from schemas.events import (
     RunSucceeded,
     TagMoved,
 )
-from schemas.policy import CheckResult, Tier, Verdict
-from schemas.report import metric
+from stillhouse.schemas.policy import CheckResult, Tier, Verdict
+from stillhouse.schemas.report import metric
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

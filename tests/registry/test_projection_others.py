@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from registry.ledger.ledger import Ledger
-from registry.projection.projection import Projection
-from schemas.errors import BusyError
-from schemas.event import Actor
-from schemas.events import TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.schemas.errors import BusyError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import TagMoved
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -30,7 +30,7 @@ shell.close()
 PROJECT = """
 import sys
 from pathlib import Path
-from registry.projection.projection import Projection
+from stillhouse.registry.projection.projection import Projection
 folder = Path(sys.argv[1])
 projection = Projection(folder / "registry.duckdb", folder / "events.log")
 print("ready", flush=True)

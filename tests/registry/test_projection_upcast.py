@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import pytest
 
-from registry.ledger.ledger import Ledger
-from registry.projection.projection import Projection
-from registry.projection.rows import PRESENT, Vocabulary
-from schemas.canonical import Json
-from schemas.digest import Digest
-from schemas.errors import InputError, IntegrityError
-from schemas.event import Actor
-from schemas.events import EVENTS, ArtifactPublished, GateWaived, Payload, TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.registry.projection.rows import PRESENT, Vocabulary
+from stillhouse.schemas.canonical import Json
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import EVENTS, ArtifactPublished, GateWaived, Payload, TagMoved
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

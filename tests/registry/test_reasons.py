@@ -9,12 +9,12 @@ from itertools import combinations
 
 import pytest
 
-from registry.planning.admission import Admission, admissions
-from registry.planning.agenda import Agenda
-from registry.planning.causes import Cause, find_cause, trace
-from registry.planning.views import PlanView, Reason, Status
-from schemas.digest import SHORT, Digest
-from schemas.events import (
+from stillhouse.registry.planning.admission import Admission, admissions
+from stillhouse.registry.planning.agenda import Agenda
+from stillhouse.registry.planning.causes import Cause, find_cause, trace
+from stillhouse.registry.planning.views import PlanView, Reason, Status
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.events import (
     ArtifactEvicted,
     GateWaived,
     PlanCancelled,
@@ -23,8 +23,8 @@ from schemas.events import (
     RunCancelled,
     RunRetried,
 )
-from schemas.limits import Limits, PhaseLimits
-from schemas.policy import Verdict
+from stillhouse.schemas.limits import Limits, PhaseLimits
+from stillhouse.schemas.policy import Verdict
 
 from .plan_world import CATALOG, NOW, POLICY, Record, World, decide
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from registry.keeping.retention import Keep, Kept, retention
-from schemas.artifact import Kind
-from schemas.digest import Digest
-from schemas.events import (
+from stillhouse.registry.keeping.retention import Keep, Kept, retention
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import (
     ArtifactEvicted,
     ArtifactRestored,
     PlanCancelled,

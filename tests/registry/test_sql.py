@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.projection.asof import AsOf, as_of
-from registry.ledger.ledger import Ledger
-from registry.projection.projection import Projection
-from schemas.errors import InputError
-from schemas.event import Actor
-from schemas.events import TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.projection.asof import AsOf, as_of
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import TagMoved
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -155,7 +155,7 @@ def test_the_seal_alone_keeps_other_files_out(
 ) -> None:
     """Even were a statement wrongly taken for a reading one."""
     before = contents(folder)
-    monkeypatch.setattr("registry.projection.sandbox._require_reading", lambda *_: None)
+    monkeypatch.setattr("stillhouse.registry.projection.sandbox._require_reading", lambda *_: None)
     try:
         answer = str(projection.query(attempt.replace("{folder}", str(folder)), at=at).rows)
     except InputError as error:
@@ -168,7 +168,7 @@ def test_the_seal_alone_keeps_other_files_out(
 def test_the_seal_cannot_be_lifted(
     projection: Projection, at: AsOf | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.projection.sandbox._require_reading", lambda *_: None)
+    monkeypatch.setattr("stillhouse.registry.projection.sandbox._require_reading", lambda *_: None)
     for setting in ("threads = 1", "enable_external_access = true", "lock_configuration = false"):
         with pytest.raises(InputError, match="lock"):
             projection.query(f"SET {setting}", at=at)

@@ -10,12 +10,18 @@ from typing import Any
 
 import pytest
 
-from registry.projection.asof import as_of
-from registry.ledger.ledger import Ledger
-from registry.projection.projection import Projection
-from schemas.artifact import Kind
-from schemas.event import Actor
-from schemas.events import ArtifactPublished, Payload, RunAbandoned, RunCancelled, RunStarted
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.projection.asof import as_of
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import (
+    ArtifactPublished,
+    Payload,
+    RunAbandoned,
+    RunCancelled,
+    RunStarted,
+)
 
 from .audited import History, name
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from registry.state import state as fold
-from registry.ledger.format import START, encode_line, scan
-from registry.state.state import State
-from schemas.errors import InputError, IntegrityError
-from schemas.event import GENESIS, Actor, Event
-from schemas.events import EVENTS, ArtifactPublished, Payload, TagMoved
-from schemas.upcast import UPCASTERS, payload_of
+from stillhouse.registry.ledger.format import START, encode_line, scan
+from stillhouse.registry.state import state as fold
+from stillhouse.registry.state.state import State
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.event import GENESIS, Actor, Event
+from stillhouse.schemas.events import EVENTS, ArtifactPublished, Payload, TagMoved
+from stillhouse.schemas.upcast import UPCASTERS, payload_of
 
 
 class Named(Payload):

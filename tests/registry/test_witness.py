@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.ledger.ledger import Ledger
-from registry.projection.projection import Projection
-from registry.ledger.witness import check_noted, lock_of, noted
-from schemas.errors import IntegrityError
-from schemas.event import Actor
-from schemas.events import TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.ledger.witness import check_noted, lock_of, noted
+from stillhouse.registry.projection.projection import Projection
+from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import TagMoved
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

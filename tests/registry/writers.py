@@ -16,9 +16,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from registry.ledger.ledger import Ledger
-from schemas.event import Actor
-from schemas.events import Payload, TagMoved
+from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas.event import Actor
+from stillhouse.schemas.events import Payload, TagMoved
 
 
 def append_until_stopped(path: Path, deadline: float) -> None:

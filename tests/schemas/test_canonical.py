@@ -8,8 +8,8 @@ import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas import canonical
-from schemas.errors import InputError
+from stillhouse.schemas import canonical
+from stillhouse.schemas.errors import InputError
 
 TEXT = st.characters(exclude_categories=["Cs"])
 SCALARS = (

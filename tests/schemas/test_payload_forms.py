@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from schemas.events import EVENTS, Payload, TagMoved
+from stillhouse.schemas.events import EVENTS, Payload, TagMoved
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "payloads.json"
 _PROSE = {"title", "description"}

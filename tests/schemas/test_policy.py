@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.policy import Check, Gate, Policy, Verdict, applies, judge
-from schemas.report import Metric, metric
+from stillhouse.schemas.policy import Check, Gate, Policy, Verdict, applies, judge
+from stillhouse.schemas.report import Metric, metric
 
 
 def _verdict(*checks: Check, metrics: tuple[Metric, ...]) -> Verdict:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.recipe import Recipe, StudentSection
+from stillhouse.schemas.recipe import Recipe, StudentSection
 
 DIGEST = "ab" * 32
 SMALL: dict[str, Any] = {

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import canonical
-from schemas.secrets import SHORTEST, forms_in_json, scrub, secret_in_json, secret_values
+from stillhouse.schemas import canonical
+from stillhouse.schemas.secrets import SHORTEST, forms_in_json, scrub, secret_in_json, secret_values
 
 VALUES = st.text(min_size=SHORTEST, max_size=30).filter(lambda text: text.isprintable())
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

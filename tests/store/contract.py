@@ -16,10 +16,10 @@ from typing import Protocol
 import pytest
 from blake3 import blake3
 
-from schemas.errors import InputError, IntegrityError
-from store.objects.local import BlobStore
-from store.disk.hashing import CHUNK
-from store.trees.trees import put_tree, read_tree
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.store.disk.hashing import CHUNK
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.trees import put_tree, read_tree
 
 
 class Probe(Protocol):

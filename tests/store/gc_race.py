@@ -13,7 +13,7 @@ import random
 import time
 from pathlib import Path
 
-from store.objects.local import BlobStore
+from stillhouse.store.objects.local import BlobStore
 
 CONTENTS = 12
 PUBLISHERS = 3

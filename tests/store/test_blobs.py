@@ -13,13 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import InputError, IntegrityError, StillError, StorageError
-from store.objects import sources
-from store.objects import staging
-from store.objects.local import BlobStore
-from store.disk.durable import MANY
-from store.disk.hashing import CHUNK, Hasher
-from store.disk.streaming import PIECE
+from stillhouse.schemas.errors import InputError, IntegrityError, StillError, StorageError
+from stillhouse.store.disk.durable import MANY
+from stillhouse.store.disk.hashing import CHUNK, Hasher
+from stillhouse.store.disk.streaming import PIECE
+from stillhouse.store.objects import sources, staging
+from stillhouse.store.objects.local import BlobStore
 
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
 
@@ -166,7 +165,7 @@ def test_a_failed_fsync_is_never_acknowledged(
     def broken(_descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("store.objects.staging.sync", broken)
+    monkeypatch.setattr("stillhouse.store.objects.staging.sync", broken)
     with pytest.raises(StorageError, match="Input/output error") as error:
         store.put_bytes(b"abc")
     assert code_of(error) == "store.io"
@@ -181,7 +180,7 @@ def test_a_failed_directory_fsync_is_never_acknowledged_even_for_a_present_objec
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     store.put_bytes(b"abc")
-    monkeypatch.setattr("store.disk.durable.sync_folder", broken)
+    monkeypatch.setattr("stillhouse.store.disk.durable.sync_folder", broken)
     for data in (b"abc", b"new"):
         with pytest.raises(StorageError):
             store.put_bytes(data)
@@ -242,7 +241,7 @@ def test_what_is_acknowledged_had_its_folders_fsynced_after_it_was_shown(
     def note(folder: Path) -> None:
         fsynced.append((folder.relative_to(store.root).as_posix(), store.has(ABC)))
 
-    monkeypatch.setattr("store.disk.durable.sync_folder", note)
+    monkeypatch.setattr("stillhouse.store.disk.durable.sync_folder", note)
     for _ in ("new", "present"):
         fsynced.clear()
         store.put_bytes(b"abc")
@@ -330,8 +329,8 @@ def test_a_lost_write_that_the_file_system_tells_is_never_acknowledged(
     def broken(_descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("store.disk.kernel.can_sync_all", lambda: True)
-    monkeypatch.setattr("store.disk.kernel.sync_all", broken)
+    monkeypatch.setattr("stillhouse.store.disk.kernel.can_sync_all", lambda: True)
+    monkeypatch.setattr("stillhouse.store.disk.kernel.sync_all", broken)
     with store.batch() as batch:
         for n in range(MANY + 2):
             batch.add_bytes(bytes([n]))
@@ -344,7 +343,7 @@ def test_without_a_sync_of_everything_each_object_is_synced(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    monkeypatch.setattr("store.disk.kernel.can_sync_all", lambda: False)
+    monkeypatch.setattr("stillhouse.store.disk.kernel.can_sync_all", lambda: False)
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     with store.batch() as batch:
         wanted = [batch.add_bytes(bytes([n])).digest for n in range(MANY + 4)]

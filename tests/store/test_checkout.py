@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import InputError, IntegrityError
-from store.objects.local import BlobStore
-from store.trees.checkout import _appearing, checkout, link_tree
-from store.disk.hashing import CHUNK
-from store.objects.statcache import StatCache
-from store.disk.streaming import PIECE
-from store.trees.trees import put_tree
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.store.disk.hashing import CHUNK
+from stillhouse.store.disk.streaming import PIECE
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.statcache import StatCache
+from stillhouse.store.trees.checkout import _appearing, checkout, link_tree
+from stillhouse.store.trees.trees import put_tree
 
 
 def contents(root: Path) -> dict[str, tuple[bytes, bool]]:
@@ -220,7 +220,7 @@ def test_a_file_system_that_clones_gives_clones(
         target.chmod(mode)
         return True
 
-    monkeypatch.setattr("store.disk.kernel.clone", clone)
+    monkeypatch.setattr("stillhouse.store.disk.kernel.clone", clone)
     tree = put_tree(store, folder)
     taken = checkout(store, tree.digest, "tree", tmp_path / "out")
     assert taken.files == {"reflink": len(tree.entries)}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import IntegrityError
-from store.objects.local import BlobStore
-from store.trees.checkout import link_tree
-from store.check.fsck import FsckReport, Progress, fsck
-from store.trees.trees import put_tree
+from stillhouse.schemas.errors import IntegrityError
+from stillhouse.store.check.fsck import FsckReport, Progress, fsck
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.checkout import link_tree
+from stillhouse.store.trees.trees import put_tree
 
 NOW = time.time()
 
@@ -178,8 +178,8 @@ def test_an_interrupted_check_goes_on_where_it_was(
     store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reads the rest and what was corrupt, and its report is that of a check in one go."""
-    monkeypatch.setattr("store.check.fsck._MARK_OBJECTS", 1)
-    monkeypatch.setattr("store.check.fsck._JOB_OBJECTS", 4)
+    monkeypatch.setattr("stillhouse.store.check.fsck._MARK_OBJECTS", 1)
+    monkeypatch.setattr("stillhouse.store.check.fsck._JOB_OBJECTS", 4)
     digests = sorted(store.put_bytes(bytes([n])).digest for n in range(40))
     spoil(store, digests[1], b"x")
     spoil(store, digests[-1], b"x")

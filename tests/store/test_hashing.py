@@ -7,7 +7,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.disk.hashing import CHUNK, Hasher, hash_bytes, hash_file
+from stillhouse.store.disk.hashing import CHUNK, Hasher, hash_bytes, hash_file
 
 # From the official BLAKE3 test vectors and FIPS 180-4.
 EMPTY = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"

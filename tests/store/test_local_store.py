@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from store.objects.local import BlobStore
+from stillhouse.store.objects.local import BlobStore
 
 from .contract import StoreContract
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import StorageError
-from store.objects.local import BlobStore
-from store.objects.paths import condemned_path, object_path
+from stillhouse.schemas.errors import StorageError
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.paths import condemned_path, object_path
 
 from .gc_race import race
 
@@ -112,13 +112,15 @@ def test_a_put_that_loses_the_race_against_a_sweep_writes_its_own_copy(
 ) -> None:
     store.put_bytes(b"abc")
     store.condemn([ABC])
-    monkeypatch.setattr("store.objects.quarantine.hash_file", lambda path: swept(store, path))
+    monkeypatch.setattr(
+        "stillhouse.store.objects.quarantine.hash_file", lambda path: swept(store, path)
+    )
     store.put_bytes(b"abc")
     assert store.read(ABC) == b"abc"
 
 
 def swept(store: BlobStore, path: Path) -> object:
-    from store.disk.hashing import hash_file
+    from stillhouse.store.disk.hashing import hash_file
 
     found = hash_file(path)
     store.sweep([ABC])
@@ -163,7 +165,7 @@ def test_a_lease_is_alive_as_long_as_it_is_held(store: BlobStore) -> None:
 
 def test_the_lease_of_a_dead_process_is_over(store: BlobStore) -> None:
     script = (
-        "import os, pathlib, sys\nfrom store.objects.local import BlobStore\n"
+        "import os, pathlib, sys\nfrom stillhouse.store.objects.local import BlobStore\n"
         "held = BlobStore(pathlib.Path(sys.argv[1])).lease()\nheld.__enter__()\n"
         "os.kill(os.getpid(), 9)"
     )
@@ -196,7 +198,7 @@ def test_what_was_condemned_a_tick_before_a_lease_is_older_than_it(store: BlobSt
 def test_a_lease_that_was_taken_for_dead_before_it_was_locked_is_made_anew(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from store.objects import leases
+    from stillhouse.store.objects import leases
 
     made: list[Path] = []
     new = leases._new

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.check import sampling
+from stillhouse.store.check import sampling
 
 
 def test_the_bound_is_the_rule_of_three_for_many_draws() -> None:

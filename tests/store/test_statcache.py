@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.objects import statcache
-from store.objects.local import BlobStore
-from store.disk.hashing import CHUNK, hash_bytes
-from store.objects.staging import Batch
-from store.objects.statcache import Memory, StatCache
-from store.trees.trees import StoredTree, put_tree
+from stillhouse.store.disk.hashing import CHUNK, hash_bytes
+from stillhouse.store.objects import statcache
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.staging import Batch
+from stillhouse.store.objects.statcache import Memory, StatCache
+from stillhouse.store.trees.trees import StoredTree, put_tree
 
 TICK = 0.03
 """Seconds: more than the slack that a file must have."""
@@ -308,7 +308,7 @@ def test_after_a_reboot_every_file_is_read_once(
     settle()
     first = publish(store, folder, cache)
     opened.clear()
-    monkeypatch.setattr("store.disk.kernel.boot", lambda: boot)
+    monkeypatch.setattr("stillhouse.store.disk.kernel.boot", lambda: boot)
     assert publish(store, folder, cache) == first
     assert len(opened) == 4
     opened.clear()
@@ -323,8 +323,8 @@ def test_what_may_not_be_believed_still_tells_what_the_store_may_have(
     (tmp_path / "large").write_bytes(os.urandom(CHUNK + 1))
     settle()
     first = store.put_file(tmp_path / "large", cache=cache)
-    monkeypatch.setattr("store.objects.staging.pour", pytest.fail)
-    monkeypatch.setattr("store.disk.kernel.boot", lambda: "another")
+    monkeypatch.setattr("stillhouse.store.objects.staging.pour", pytest.fail)
+    monkeypatch.setattr("stillhouse.store.disk.kernel.boot", lambda: "another")
     assert store.put_file(tmp_path / "large", cache=cache) == first
 
 
@@ -377,7 +377,7 @@ def test_a_large_file_that_was_only_touched_is_hashed_and_not_written(
     settle()
     first = store.put_file(path, cache=cache)
     path.touch()
-    monkeypatch.setattr("store.objects.staging.pour", pytest.fail)
+    monkeypatch.setattr("stillhouse.store.objects.staging.pour", pytest.fail)
     assert store.put_file(path, cache=cache) == first
 
 

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from store.objects.local import BlobStore
-from store.check.fsck import fsck
-from store.trees.trees import put_tree, read_tree
+from stillhouse.store.check.fsck import fsck
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.trees import put_tree, read_tree
 
 ROOT = Path(__file__).parents[2]
 
 # Puts blobs and trees for ever; prints a line for each that was acknowledged.
 WRITER = """
 import os, sys, pathlib
-from store.objects.local import BlobStore
-from store.objects.statcache import StatCache
-from store.trees.trees import put_tree
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.statcache import StatCache
+from stillhouse.store.trees.trees import put_tree
 store, work = BlobStore(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])
 cache = StatCache(work.with_name("stat.cache"))
 work.mkdir()
@@ -46,8 +46,8 @@ FILES = 30  # enough for one sync of the whole file system
 # Puts one file and says how that ended.
 PUTTER = """
 import pathlib, sys
-from schemas.errors import StorageError
-from store.objects.local import BlobStore
+from stillhouse.schemas.errors import StorageError
+from stillhouse.store.objects.local import BlobStore
 store = BlobStore(pathlib.Path(sys.argv[1]))
 try:
     store.put_file(pathlib.Path(sys.argv[2]))
@@ -98,10 +98,10 @@ def test_a_kill_at_any_moment_shows_no_partial_object_and_loses_nothing_acknowle
 # For every n: a child that dies at its n-th call that changes the disk, and what is left is sound.
 STEPPER = """
 import os, pathlib, sys
-from store.disk import kernel
-from store.objects.local import BlobStore
-from store.objects.statcache import StatCache
-from store.trees.trees import put_tree
+from stillhouse.store.disk import kernel
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.statcache import StatCache
+from stillhouse.store.trees.trees import put_tree
 
 CALLS = ("open", "write", "rename", "mkdir", "fsync", "fchmod", "unlink", "rmdir", "link", "chmod")
 root, work = map(pathlib.Path, sys.argv[1:3])
@@ -240,9 +240,9 @@ POWERLESS = "os.setgid(65534); os.setuid(65534)\n"
 
 IMPORTS = """
 import os, pathlib, sys
-from schemas.errors import StillError
-from store.objects.local import BlobStore
-from store.trees.trees import put_tree
+from stillhouse.schemas.errors import StillError
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.trees import put_tree
 """
 ERRORS = """
 store, source = BlobStore(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])
@@ -300,8 +300,9 @@ def test_a_full_disk_ends_a_checkout_without_a_trace(store: BlobStore, tmp_path:
     digest = store.put_bytes(bytes(3 << 20)).digest
     (tmp_path / "disk").mkdir()
     (tmp_path / "taker.py").write_text(
-        "import pathlib, sys\nfrom schemas.errors import StorageError\n"
-        "from store.objects.local import BlobStore\nfrom store.trees.checkout import checkout\n"
+        "import pathlib, sys\nfrom stillhouse.schemas.errors import StorageError\n"
+        "from stillhouse.store.objects.local import BlobStore\n"
+        "from stillhouse.store.trees.checkout import checkout\n"
         "try:\n    checkout(BlobStore(pathlib.Path(sys.argv[1])), sys.argv[2], 'blob',"
         " pathlib.Path(sys.argv[3]))\nexcept StorageError as error:\n    print(error.code)\n"
     )
@@ -316,7 +317,8 @@ def test_a_full_disk_ends_a_checkout_without_a_trace(store: BlobStore, tmp_path:
 
 def test_two_processes_that_put_the_same_tree_both_succeed(store: BlobStore, folder: Path) -> None:
     script = (
-        "import pathlib, sys\nfrom store.objects.local import BlobStore\nfrom store.trees.trees import put_tree\n"
+        "import pathlib, sys\nfrom stillhouse.store.objects.local import BlobStore\n"
+        "from stillhouse.store.trees.trees import put_tree\n"
         "s = BlobStore(pathlib.Path(sys.argv[1]))\n"
         "print({put_tree(s, pathlib.Path(sys.argv[2])).digest for _ in range(20)})"
     )

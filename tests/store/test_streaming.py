@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from store.disk.hashing import Hasher, hash_bytes
-from store.disk.kernel import bypass_cache
-from store.disk.streaming import PIECE, pour
+from stillhouse.store.disk.hashing import Hasher, hash_bytes
+from stillhouse.store.disk.kernel import bypass_cache
+from stillhouse.store.disk.streaming import PIECE, pour
 
 Write = Callable[[int, bytes | memoryview], int]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import InputError, IntegrityError
-from store.objects.local import BlobStore
-from store.trees.names import component_fault, path_faults
-from store.trees.trees import HEADER, Entry, parse_tree, put_tree, read_tree, tree_bytes
+from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.trees.names import component_fault, path_faults
+from stillhouse.store.trees.trees import HEADER, Entry, parse_tree, put_tree, read_tree, tree_bytes
 
 EMPTY = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"

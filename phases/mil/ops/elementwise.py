@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from phases.mil.operands import floats_only
-from phases.mil.tensortype import CAST_DTYPES, COMPUTE_DTYPES
+from stillhouse.phases.mil.operands import floats_only
+from stillhouse.phases.mil.tensortype import CAST_DTYPES, COMPUTE_DTYPES
 
 Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
 

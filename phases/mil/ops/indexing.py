@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from phases.mil.operands import axis_of, flags, number, numbers
+from stillhouse.phases.mil.operands import axis_of, flags, number, numbers
 
 Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
 Region = tuple[tuple[slice | int, ...], list[int]]

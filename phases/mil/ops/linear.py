@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phases.mil.operands import flag, floats_only
+from stillhouse.phases.mil.operands import flag, floats_only
 
 Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
 

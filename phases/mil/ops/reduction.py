@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from phases.mil.operands import axes_of, axis_of, flag, floats_only, number
-from phases.mil.tensortype import CAST_DTYPES, COMPUTE_DTYPES
+from stillhouse.phases.mil.operands import axes_of, axis_of, flag, floats_only, number
+from stillhouse.phases.mil.tensortype import CAST_DTYPES, COMPUTE_DTYPES
 
 Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
 Reducer = Callable[[Tensor, list[int], bool], Tensor]

@@ -15,7 +15,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from phases.mil.operands import axes_of, axis_of, flag, number, numbers
+from stillhouse.phases.mil.operands import axes_of, axis_of, flag, number, numbers
 
 Kernel = Callable[..., Tensor | tuple[Tensor, ...]]
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemas.contract import Architecture
-from schemas.errors import PhaseError
+from stillhouse.schemas.contract import Architecture
+from stillhouse.schemas.errors import PhaseError
 
 MASKED = -1e4
 """Added to the score of a token that must not be seen. Its weight is then exactly 0 in fp32 and in

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from schemas.contract import Architecture, Contract, Tensor
+from stillhouse.schemas.contract import Architecture, Contract, Tensor
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

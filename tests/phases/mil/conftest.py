@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from phases.mil import Interpreter, Package, quiet_coremltools
+from stillhouse.phases.mil import Interpreter, Package, quiet_coremltools
 
 with quiet_coremltools():
     import coremltools

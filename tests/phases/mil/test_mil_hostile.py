@@ -16,12 +16,12 @@ from coremltools.converters.mil import Builder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.main import main
+from stillhouse.cli.main import main
+from stillhouse.phases.mil import Interpreter, Package, unknown_ops
+from stillhouse.phases.mil.weights import WeightFile
+from stillhouse.registry.home import Home
+from stillhouse.schemas.errors import PhaseError, StillError, UntrustedFileError
 from stillhouse.session import make_registry
-from phases.mil import Interpreter, Package, unknown_ops
-from phases.mil.weights import WeightFile
-from registry.home import Home
-from schemas.errors import PhaseError, StillError, UntrustedFileError
 
 pytestmark = pytest.mark.coreml
 

@@ -15,8 +15,8 @@ from coremltools.converters.mil import Builder
 from torch import Tensor, nn
 from torch.nn import functional
 
-from phases.mil import Interpreter, Package, unknown_ops
-from schemas.errors import PhaseError
+from stillhouse.phases.mil import Interpreter, Package, unknown_ops
+from stillhouse.schemas.errors import PhaseError
 
 pytestmark = pytest.mark.coreml
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from phases.mil.operations import COMPUTING, MOVING, OPS
+from stillhouse.phases.mil.operations import COMPUTING, MOVING, OPS
 
 from . import test_mil_elementwise, test_mil_linear, test_mil_reduction, test_mil_shape
 
