@@ -204,7 +204,7 @@ def _open_plans(registry: Path) -> set[Digest]:
     from stillhouse.session import open_registry
 
     state = open_registry(Home(registry)).state()
-    failed = {run.started.plan for run in state.runs.values() if run.status == "failed"}
+    failed = {run.started.plan for run in state.runs.values() if run.last == "failed"}
     ends = {
         plan: "deployment" if state.recipe(plan).deployment else "dataset"
         for plan in state.requested

@@ -15,11 +15,9 @@ import typer
 
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.verbs.gc import LOOKS, unquiet
-from stillhouse.cli.verbs.runs import ending_of, short_name, status_of
 from stillhouse.cli.views import render
-from stillhouse.cli.views.plan import latest_plan
 from stillhouse.registry.planning.views import PlanView, SlotView, Status
-from stillhouse.registry.state.references import resolve_reference, resolve_run
+from stillhouse.registry.state.references import latest_plan, resolve_reference, resolve_run
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError, ReferenceError_
@@ -32,7 +30,7 @@ from stillhouse.schemas.events import (
 
 if TYPE_CHECKING:
     from stillhouse.phases.reactor.reactor import Reactor
-    from stillhouse.registry.state.state import Run
+    from stillhouse.registry.state.runs import Run
     from stillhouse.schemas.event import Event
     from stillhouse.session import Session
 
@@ -130,10 +128,10 @@ def _run_of(slot: SlotView) -> Run:
 def _unended(reactor: Reactor, run: Run) -> Run:
     """The run, which goes on or would go on by itself. Raises InputError when it has ended."""
     tried_again = run.goes_on_by_itself and run.failures < reactor.site().limits.attempts
-    if run.status == "started" or tried_again:
+    if run.going_on or tried_again:
         return run
     raise InputError(
-        f"There is nothing to cancel: {short_name(run)} has ended; {ending_of(run)}.",
+        f"There is nothing to cancel: {run.short_name} has ended; {run.ending}.",
         remedy="It is not started again by itself.",
         code="cancel.ended",
     )
@@ -216,7 +214,7 @@ def _await_end(reactor: Reactor, keys: list[Digest]) -> None:
     Whoever advances ends them; where nobody does, or no longer does, this does.
     """
     until = time.monotonic() + PATIENCE
-    while any(reactor.state.runs[key].status == "started" for key in keys):
+    while any(reactor.state.runs[key].going_on for key in keys):
         with reactor.advancing() as mine:
             moved = mine and reactor.tick(start=False)
         if not moved:
@@ -229,14 +227,14 @@ def _await_end(reactor: Reactor, keys: list[Digest]) -> None:
 def _tell(reactor: Reactor, wish: _Wish, *, as_json: bool) -> bool:
     """Say what happened; whether anything goes on that was to end."""
     told = [reactor.state.runs[run.key] for run in wish.runs]
-    gone_on = [run for run in told if run.status == "started"]
+    gone_on = [run for run in told if run.going_on]
+    word = {run.key: str(run.status) if run.going_on else "cancelled" for run in told}
     if as_json:
         render.json_document(
             {
                 "plan": wish.plan,
                 "runs": [
-                    {"run": r.key, "slot": r.started.slot, "status": str(status_of(r))}
-                    for r in told
+                    {"run": r.key, "slot": r.started.slot, "status": word[r.key]} for r in told
                 ],
                 "spared": [{"run": r.key, "slot": r.started.slot} for r in wish.spared],
             }
@@ -245,7 +243,7 @@ def _tell(reactor: Reactor, wish: _Wish, *, as_json: bool) -> bool:
     if wish.plan is not None:
         render.row("cancelled", "plan", render.short(wish.plan))
     for run in told:
-        render.row(status_of(run), run.started.slot, render.short(run.key))
+        render.row(word[run.key], run.started.slot, render.short(run.key))
     for run in wish.spared:
         render.row("spared", run.started.slot, render.short(run.key), "another plan needs it")
     if gone_on:

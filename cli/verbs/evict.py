@@ -31,7 +31,8 @@ from stillhouse.session import clock
 from stillhouse.stock import Stocktaker, alone
 
 if TYPE_CHECKING:
-    from stillhouse.registry.state.state import Run, State
+    from stillhouse.registry.state.runs import Run
+    from stillhouse.registry.state.state import State
     from stillhouse.session import Session
 
 

@@ -11,7 +11,7 @@ from stillhouse.cli.outlook import Outlook
 from stillhouse.cli.views import plan as standing
 from stillhouse.cli.views import render
 from stillhouse.registry.planning.views import ENVIRONMENT, GateView, PlanView, Status
-from stillhouse.registry.state.references import resolve_reference
+from stillhouse.registry.state.references import latest_plan, resolve_reference
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.policy import Policy, Verdict, applies, phase_of
@@ -28,7 +28,7 @@ def gates(context: typer.Context, ref: MaybeRef = None, *, as_json: Json = False
     """
     outlook = Outlook(session_of(context))
     state = outlook.state
-    digest = resolve_reference(state, ref) if ref else standing.latest_plan(state)
+    digest = resolve_reference(state, ref) if ref else latest_plan(state)
     if state.published(digest, Kind.RECIPE):
         view = outlook.view(digest)
         if as_json:

@@ -18,15 +18,16 @@ import typer
 
 from stillhouse.cli.alive import held
 from stillhouse.cli.arguments import session_of
-from stillhouse.cli.verbs.runs import Status, ending_of, find_run, short_name, status_of
 from stillhouse.cli.views import render
 from stillhouse.cli.views.livelog import Gap, LiveLog, Piece
+from stillhouse.registry.state.references import find_run
+from stillhouse.registry.state.runs import RunStatus
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.events import BytesSwept, RunFailed, RunSucceeded
 
 if TYPE_CHECKING:
-    from stillhouse.registry.state.state import Run
+    from stillhouse.registry.state.runs import Run
     from stillhouse.session import Session
 
 _POLL_SECONDS = 0.2
@@ -75,7 +76,7 @@ def logs(
 def _attempt(run: Run, asked: int | None) -> int:
     if asked is not None and asked > run.attempts:
         raise InputError(
-            f"{short_name(run)} has no attempt {asked}: its latest is {run.attempts}.",
+            f"{run.short_name} has no attempt {asked}: its latest is {run.attempts}.",
             remedy=f"Name one from 1 to {run.attempts}, or leave --attempt out.",
             code="logs.no_attempt",
         )
@@ -112,10 +113,10 @@ def _how(run: Run, attempt: int) -> str:
     """Why a log that was followed is over although its run did not succeed."""
     if attempt < run.attempts:
         return f"Attempt {attempt} did not succeed; the latest is {run.attempts}."
-    if run.status == "started":
+    if run.going_on:
         return "Its worker is gone, and no process advances this registry to record how it ended."
     again = " It is tried again by itself." if run.goes_on_by_itself else ""
-    return f"Attempt {attempt} is over: {render.clean(ending_of(run))}.{again}"
+    return f"Attempt {attempt} is over: {render.clean(run.ending)}.{again}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ class _Log:
     def goes_on(self) -> bool:
         """Whether the attempt has no recorded end."""
         run = self.of
-        return run.status == "started" and run.attempts == self.attempt
+        return run.going_on and run.attempts == self.attempt
 
     @property
     def deserted(self) -> bool:
@@ -173,7 +174,7 @@ class _Log:
         if self.goes_on:
             outcome = read_outcome(self.session.home.run(self.run), self.attempt)
             return outcome is not None and outcome.status == "succeeded"
-        return run.attempts == self.attempt and status_of(run) is Status.SUCCEEDED
+        return run.attempts == self.attempt and run.status is RunStatus.SUCCEEDED
 
 
 class _Printer:

@@ -12,7 +12,7 @@ from stillhouse.cli.arguments import Json, MaybeRef, session_of
 from stillhouse.cli.views import plan as standing
 from stillhouse.cli.views import render
 from stillhouse.registry.keeping.presence import require_present
-from stillhouse.registry.state.references import form_of, resolve_reference
+from stillhouse.registry.state.references import form_of, latest_plan, resolve_reference
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError, IntegrityError
@@ -70,7 +70,7 @@ def _release(session: Session, state: State, ref: str | None, *, as_json: bool) 
     if ref is None:
         if state.releases:
             return _latest(state)
-        plan = standing.latest_plan(state)
+        plan = latest_plan(state)
     else:
         found = resolve_reference(state, ref)
         if state.published(found, Kind.RELEASE):
@@ -93,7 +93,7 @@ def _release(session: Session, state: State, ref: str | None, *, as_json: bool) 
 def _latest(state: State) -> Digest:
     """The release that was cut last; whoever asked for another plan since is told."""
     cut = list(state.releases.values())[-1]
-    latest = standing.latest_plan(state)
+    latest = latest_plan(state)
     if not any(plan == latest for _, plan in state.releases):
         render.note(
             f"Note: the latest plan, {latest[:SHORT]}, has no release; this one is of plan "

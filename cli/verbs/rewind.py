@@ -26,7 +26,8 @@ from stillhouse.schemas.events import ArtifactRestored, Payload, RunDiffered
 
 if TYPE_CHECKING:
     from stillhouse.phases.workers.job import Outcome
-    from stillhouse.registry.state.state import Run, State
+    from stillhouse.registry.state.runs import Run
+    from stillhouse.registry.state.state import State
     from stillhouse.session import Session
 
 _POLL_SECONDS = 0.05

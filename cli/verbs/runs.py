@@ -1,13 +1,9 @@
-"""The verb `runs`: what goes on and what went before, and what the other verbs say of a run.
-
-A run is named by a prefix of its key, or by its slot in the latest plan.
-"""
+"""The verb `runs`: what goes on and what went before."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,14 +11,15 @@ import typer
 from stillhouse.cli.alive import held
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.views import render
-from stillhouse.cli.views.plan import latest_plan
-from stillhouse.registry.state.references import resolve_reference, resolve_run
+from stillhouse.registry.state.references import resolve_reference
+from stillhouse.registry.state.runs import RunStatus
 from stillhouse.schemas.artifact import Kind
-from stillhouse.schemas.digest import SHORT, Digest
-from stillhouse.schemas.errors import InputError, ReferenceError_
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from stillhouse.registry.state.state import Run, State
+    from stillhouse.registry.state.runs import Run
+    from stillhouse.registry.state.state import State
     from stillhouse.schemas.event import Event
     from stillhouse.session import Session
 
@@ -38,72 +35,12 @@ _COLUMNS: tuple[str, ...] = (
     "plan",
     "why",
 )
-_NAMED = 5
-"""Runs that are named to someone who named none."""
-
-
-class Status(StrEnum):
-    """How a run stands, in the words that are shown."""
-
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    ABANDONED = "abandoned"
-    CANCELLED = "cancelled"
-
-
-def status_of(run: Run) -> Status:
-    """The one word for how a run stands; a wish that it should end counts once it has."""
-    if run.status == "started":
-        return Status.RUNNING
-    if run.cancelled_seq and run.status != "succeeded":
-        return Status.CANCELLED
-    return Status(run.status)
-
-
-def ending_of(run: Run) -> str:
-    """How a run ended, as the end of a sentence."""
-    status = status_of(run)
-    if status is Status.FAILED and run.error:
-        return f"it failed: {run.error.message.rstrip('.')}"
-    if status is Status.ABANDONED:
-        return f"it was abandoned: {run.reason.rstrip('.')}"
-    return {Status.SUCCEEDED: "it succeeded", Status.CANCELLED: "it was cancelled"}.get(
-        status, "it goes on"
-    )
-
-
-def find_run(state: State, text: str) -> Run:
-    """The run whose key begins with `text`, else the newest of that slot of the latest plan.
-
-    Raises ReferenceError_ when there is none, or more than one such key.
-    """
-    key = resolve_run(state, text)
-    if key is not None:
-        return state.runs[key]
-    plan = latest_plan(state) if state.requested else None
-    of_slot = [
-        run
-        for run in state.runs.values()
-        if (run.started.plan, run.started.slot) == (plan, text)
-        or (plan is not None and state.filled.get((plan, text)) == run.key)
-    ]
-    if of_slot:
-        return max(of_slot, key=lambda run: run.started_seq)
-    newest = sorted(state.runs.values(), key=lambda run: run.started_seq)[-_NAMED:]
-    known = ", ".join(f"{run.key[:SHORT]} ({run.started.slot})" for run in newest)
-    raise ReferenceError_(
-        f"{text!r} is not the beginning of exactly one run's key, and no slot of the latest plan "
-        "that has run.",
-        remedy=f"The newest runs: {known}; see `still runs`." if known else "Nothing has run yet.",
-        code="ref.unknown_run",
-    )
 
 
 def runs(  # one option a filter
     context: typer.Context,
     *,
-    status: Annotated[Status | None, typer.Option("--status", help="Only these.")] = None,
+    status: Annotated[RunStatus | None, typer.Option("--status", help="Only these.")] = None,
     phase: Annotated[
         str | None, typer.Option("--phase", metavar="PHASE", help="Only of this phase.")
     ] = None,
@@ -135,7 +72,7 @@ def _wishes(session: Session, shown: Iterable[Run]) -> Mapping[Digest, Event]:
     """Of each run that someone wished to end, that wish; only the ledger knows whose it was."""
     from stillhouse.registry.ledger.ledger import LedgerReader
 
-    wished = {run.cancelled_seq: run.key for run in shown if run.cancelled_seq}
+    wished = {run.wished_seq: run.key for run in shown if run.wished_seq}
     if not wished:
         return {}
     reader = LedgerReader(session.ledger.path)
@@ -144,7 +81,7 @@ def _wishes(session: Session, shown: Iterable[Run]) -> Mapping[Digest, Event]:
 
 
 def _chosen(
-    state: State, status: Status | None, phase: str | None, plan: str | None
+    state: State, status: RunStatus | None, phase: str | None, plan: str | None
 ) -> Iterator[Run]:
     """The runs that all filters let through, in the order of their starts."""
     wanted = resolve_reference(state, plan, kind=Kind.RECIPE) if plan else None
@@ -153,7 +90,7 @@ def _chosen(
         _require_phase(state, phase)
     for run in sorted(state.runs.values(), key=lambda run: run.started_seq):
         if (
-            status in (None, status_of(run))
+            status in (None, run.status)
             and phase in (None, run.started.phase)
             and (wanted is None or run.started.plan == wanted or run.key in filled)
         ):
@@ -175,20 +112,19 @@ def _require_phase(state: State, phase: str) -> None:
 
 def _values(session: Session, state: State, run: Run, wish: Event | None) -> dict[str, Any]:
     """One run, for JSON."""
-    live = run.status == "started"
     return {
         "run": run.key,
         "phase": run.started.phase,
         "slot": run.started.slot,
-        "status": str(status_of(run)),
+        "status": str(run.status),
         "attempt": run.attempts,
         "started": run.ts,
         "ended": run.ended_ts or None,
         "seconds": _seconds(run),
-        "progress": _progress(session, run) if live else None,
+        "progress": _progress(session, run) if run.going_on else None,
         "plan": run.started.plan,
         "name": _plan_name(state, run.started.plan),
-        "code": run.error.code if run.status == "failed" and run.error else None,
+        "code": run.error.code if run.last == "failed" and run.error else None,
         "reason": _reason(session, run, wish),
     }
 
@@ -197,7 +133,7 @@ def _seconds(run: Run) -> float:
     """What the latest attempt took, or takes so far."""
     from stillhouse.session import clock
 
-    if run.seconds is not None and run.status != "started":
+    if run.seconds is not None and not run.going_on:
         return run.seconds
     end = datetime.fromisoformat(run.ended_ts) if run.ended_ts else clock()
     return round(max(0.0, (end - datetime.fromisoformat(run.ts)).total_seconds()), 3)
@@ -220,13 +156,12 @@ def _reason(session: Session, run: Run, wish: Event | None) -> str:
     if wish is not None:
         why = f": {wish.data['reason']}" if wish.data.get("reason") else ""
         wished = f"cancelled by {wish.actor.user}{why}"
-    if run.status == "started" and not held(session.home.run_lock(run.key)):
+    if run.going_on and not held(session.home.run_lock(run.key)):
         return "its worker is gone; whoever advances the registry next records how it ended"
-    if run.status == "started" or wished:
+    if run.going_on or run.heeded:
         return wished
-    if run.status == "failed" and run.error:
-        return run.error.message
-    return run.reason
+    own = run.error.message if run.last == "failed" and run.error else run.reason
+    return f"{own} ({wished})" if wished else own
 
 
 def _show(told: list[dict[str, Any]]) -> None:
@@ -282,8 +217,3 @@ def progress_text(note: Mapping[str, Any] | None) -> str:
     figures = note.get("figures") or {}
     said = "".join(f", {name} {value:.4g}" for name, value in figures.items())
     return f"{note.get('label', '')} {note.get('done', '?')}/{note.get('total', '?')}{said}"
-
-
-def short_name(run: Run) -> str:
-    """A run in a sentence."""
-    return f"run {run.key[:SHORT]} ({run.started.slot})"

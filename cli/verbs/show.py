@@ -15,7 +15,8 @@ from stillhouse.registry.state.references import resolve_reference, resolve_run
 from stillhouse.schemas.digest import Digest
 
 if TYPE_CHECKING:
-    from stillhouse.registry.state.state import Published, Run, State
+    from stillhouse.registry.state.runs import Run
+    from stillhouse.registry.state.state import Published, State
     from stillhouse.session import Session
 
 _LOG_LINES = 40

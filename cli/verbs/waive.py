@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
-from stillhouse.cli.verbs.runs import ending_of, find_run, short_name
 from stillhouse.cli.views import render
-from stillhouse.registry.state.references import resolve_reference
+from stillhouse.registry.state.references import find_run, resolve_reference
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.events import GateWaived, RunRetried
 
 if TYPE_CHECKING:
-    from stillhouse.registry.state.state import Run, State
+    from stillhouse.registry.state.runs import Run
+    from stillhouse.registry.state.state import State
 
 _LONGEST_REASON = 1000
 """Characters."""
@@ -172,16 +172,16 @@ def retry(
 
 def _has_ended_badly(run: Run, attempts: int) -> bool:
     """Whether a run has ended without success and will not be tried again by itself."""
-    unsuccessful = run.status in ("failed", "abandoned")
+    unsuccessful = run.unsuccessful
     return unsuccessful and not (run.goes_on_by_itself and run.failures < attempts)
 
 
 def _unsuccessful(run: Run) -> Run:
     """The run, of which something can be tried again, if only earlier than by itself."""
-    if run.status in ("failed", "abandoned"):
+    if run.unsuccessful:
         return run
     raise InputError(
-        f"There is nothing to retry: {short_name(run)} has not failed, {ending_of(run)}.",
+        f"There is nothing to retry: {run.short_name} has not failed, {run.ending}.",
         remedy="Only failed and cancelled runs can be retried; see `still runs`.",
         code="retry.not_failed",
     )

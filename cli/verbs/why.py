@@ -13,7 +13,6 @@ import typer
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.outlook import Outlook
 from stillhouse.cli.verbs.gates import gate_reason
-from stillhouse.cli.verbs.runs import ending_of, status_of
 from stillhouse.cli.verbs.why_not import (
     Asked,
     PlanOption,
@@ -30,7 +29,7 @@ from stillhouse.registry.compare.runs import Difference, differences, nearest_ea
 from stillhouse.registry.keeping.presence import presence
 from stillhouse.registry.planning.views import PlanView, Reason, SlotView, Status
 from stillhouse.registry.state.references import resolve_reference, resolve_run
-from stillhouse.registry.state.state import Run
+from stillhouse.registry.state.runs import Run
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError, ReferenceError_
@@ -98,7 +97,7 @@ def _tell_artifact(session: Session, outlook: Outlook, digest: Digest, *, as_jso
     made = state.from_run(digest)
     run = state.runs[made.fact.run] if made is not None and made.fact.run is not None else None
     if as_json:
-        explained = _explained(state, run) | {"status": str(status_of(run))} if run else {}
+        explained = _explained(state, run) | {"status": str(run.status)} if run else {}
         render.json_document(explained | {"digest": digest, "retention": vars(bytes_)})
         return
     if run is not None:
@@ -178,9 +177,9 @@ def _reused_from(state: State, slot: SlotView) -> dict[str, Any] | None:
 def _tell_run(state: State, run: Run, *, as_json: bool) -> None:
     explained = _explained(state, run)
     if as_json:
-        render.json_document(explained | {"status": str(status_of(run))})
+        render.json_document(explained | {"status": str(run.status)})
         return
-    render.row(run.started.slot, status_of(run), f"run {render.short(run.key)}", ending_of(run))
+    render.row(run.started.slot, run.status, f"run {render.short(run.key)}", run.ending)
     _print_explained(explained, "ran")
 
 

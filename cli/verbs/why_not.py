@@ -20,7 +20,7 @@ from stillhouse.cli.views import render
 from stillhouse.registry.compare.runs import differences
 from stillhouse.registry.planning.remedies import remedy_for
 from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
-from stillhouse.registry.state.references import resolve_reference
+from stillhouse.registry.state.references import latest_plan, resolve_reference
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.policy import Policy, Verdict
@@ -55,7 +55,7 @@ def why_not(
     Down to the slot or gate that is the cause, and what can be done about it.
     """
     outlook = Outlook(session_of(context))
-    view = view_of(outlook, plan) or outlook.view(standing.latest_plan(outlook.state))
+    view = view_of(outlook, plan) or outlook.view(latest_plan(outlook.state))
     asked = Asked(outlook, view)
     if slots := slots_named(view, target):
         _tell_causes(asked, slots, as_json=as_json)
@@ -115,7 +115,7 @@ def view_of(outlook: Outlook, plan: str | None) -> PlanView | None:
     """The plan that is meant; None when there is none at all."""
     if plan is not None:
         return outlook.view(resolve_reference(outlook.state, plan, kind=Kind.RECIPE))
-    return outlook.view(standing.latest_plan(outlook.state)) if outlook.state.requested else None
+    return outlook.view(latest_plan(outlook.state)) if outlook.state.requested else None
 
 
 def slots_named(view: PlanView, target: str) -> list[SlotView]:

@@ -10,21 +10,10 @@ from typing import Any
 
 from stillhouse.cli.views import render
 from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
-from stillhouse.registry.state.state import Run, State, Waived
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import Waived
 from stillhouse.schemas.digest import SHORT, Digest
-from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.events import RunStarted
-
-
-def latest_plan(state: State) -> Digest:
-    """The plan that was asked for last. Raises InputError when none was."""
-    if not state.requested:
-        raise InputError(
-            "No plan has been asked for in this registry yet.",
-            remedy="Ask for one with `still run RECIPE`.",
-            code="plan.none",
-        )
-    return max(state.requested, key=lambda plan: state.requested[plan])
 
 
 def release_of(view: PlanView) -> Digest | None:
@@ -107,7 +96,6 @@ def prospect(view: PlanView, slot: SlotView) -> Run:
     return Run(
         key=slot.key,
         started=started,
-        status="started",
         attempts=slot.attempt,
         seq=0,
         started_seq=0,

@@ -26,7 +26,8 @@ from stillhouse.phases.workers.launch import Launcher
 from stillhouse.registry.home import Home
 from stillhouse.registry.planning.assess import assess
 from stillhouse.registry.planning.views import Site, Status
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.digest import SHORT, Digest, is_digest
 from stillhouse.schemas.limits import Limits
 from stillhouse.store.disk.durable import writing
@@ -34,7 +35,12 @@ from stillhouse.store.disk.durable import writing
 _GOING = "removed-"
 """What the name of a folder begins with that is being removed."""
 
-_HOW = {"succeeded": "succeeded", "failed": "failed", "abandoned": "was abandoned"}
+_HOW = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "abandoned": "was abandoned",
+    "cancelled": "was cancelled",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +112,14 @@ class RunFolders:
         run = self._state.runs.get(path.name)
         if path.name.startswith(_GOING):
             return True, "its removal was interrupted"
-        if run is not None and run.status == "started":
+        if run is not None and run.going_on:
             return False, "the run goes on, or its end is not recorded yet"
         if (run.ended_ts if run else _touched(path)) >= since:
             return False, "it is younger than the grace period"
         if plan := self._own_plan(run) or self._taken_up(now).get(path.name):
             return False, f"plan {plan[:SHORT]} would take it up again"
         if run is not None:
-            how = "was cancelled" if run.cancelled_seq else _HOW[run.status]
+            how = _HOW[run.status]
             return True, f"the run {how} longer ago than the grace"
         given_up = path.name in self._repeated
         return True, "a rewind was given up" if given_up else "no run of it was recorded"
@@ -129,7 +135,7 @@ class RunFolders:
 
         Whether its slot would have this very key now may depend on a gate that is yet to open.
         """
-        if run is None or run.status == "succeeded":
+        if run is None or run.last == "succeeded":
             return None
         plan = run.started.plan
         filled = (plan, run.started.slot) in self._state.filled

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from stillhouse.phases.workers.job import Ending
 from stillhouse.phases.workers.launch import Launcher
-from stillhouse.registry.state.state import Run
+from stillhouse.registry.state.runs import Run
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import StorageError
 from stillhouse.schemas.limits import Limits

@@ -36,7 +36,8 @@ from stillhouse.registry.planning.agenda import Agenda
 from stillhouse.registry.planning.assess import assess
 from stillhouse.registry.planning.decide import Start
 from stillhouse.registry.planning.views import PlanView, Reason, Site
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError
@@ -236,7 +237,7 @@ class Reactor:
             return
         self._tidied = True
         for run in self.state.runs.values():
-            if run.status == "succeeded":
+            if run.last == "succeeded":
                 self._launcher.clear(run.key)
 
     # -- recording -----------------------------------------------------------------------------

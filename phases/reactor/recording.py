@@ -9,7 +9,8 @@ from typing import Any
 
 from stillhouse.phases.workers.job import Failure, Job, JobInput, Outcome
 from stillhouse.registry.planning.decide import Start
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Parent, Product
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.events import (

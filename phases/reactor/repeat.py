@@ -16,7 +16,8 @@ from stillhouse.phases.reactor import recording
 from stillhouse.phases.workers.job import Job, Outcome
 from stillhouse.phases.workers.launch import Launcher
 from stillhouse.registry.home import Home
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import PhaseError

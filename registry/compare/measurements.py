@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stillhouse.registry.compare.origins import Subject, maker_of, slots_of
-from stillhouse.registry.state.state import Judged, Published, Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import Judged, Published, State
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.report import Metric

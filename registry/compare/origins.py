@@ -14,7 +14,8 @@ from itertools import zip_longest
 from typing import Any
 
 from stillhouse.registry.compare.runs import ABSENT, Difference, compared, differences, flattened
-from stillhouse.registry.state.state import Published, Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import Published, State
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import Digest, is_digest
 

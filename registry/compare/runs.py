@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 
 ABSENT = "absent"
 _VERDICTS = "verdicts"

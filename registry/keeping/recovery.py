@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.digest import SHORT, Digest
 
 
@@ -36,7 +37,7 @@ def makers(state: State, digest: Digest) -> Iterator[Run]:
     """The recorded runs that made it."""
     for publication in state.artifacts.get(digest, ()):
         run = state.runs.get(publication.run) if publication.run else None
-        if run is not None and run.status == "succeeded" and digest in run.outputs.values():
+        if run is not None and run.last == "succeeded" and digest in run.outputs.values():
             yield run
 
 

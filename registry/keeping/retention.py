@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.digest import SHORT, Digest
 
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from stillhouse.registry.planning.decide import Start
 from stillhouse.registry.planning.views import Reason
-from stillhouse.registry.state.state import Run
+from stillhouse.registry.state.runs import Run
 from stillhouse.schemas.limits import Limits
 
 

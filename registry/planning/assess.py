@@ -22,7 +22,8 @@ from stillhouse.registry.planning.views import (
     SlotView,
     Status,
 )
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.plan import Need, PhaseSpec, Slot

@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from stillhouse.registry.planning.views import Reason, Status
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.limits import Limits
 
@@ -24,16 +25,18 @@ def standing(  # noqa: PLR0911  # one line a case
     if run is None:
         return Status.READY, Reason.NEW, "", None
     name = f"run {run.key[:SHORT]}"
-    if run.status == "succeeded":
+    if run.last == "succeeded":
         own = (run.started.plan, run.started.slot) == wanted_by
         return Status.FILLED, Reason.SUCCEEDED if own else Reason.REUSED, name, None
-    if run.status == "started":
+    if run.going_on:
         return Status.RUNNING, Reason.RUNS, f"{name}, attempt {run.attempts}", None
     if state.reopened(run, wanted_by[0]):
         return Status.READY, Reason.RETRY, name, None
     if run.cancelled_seq:
         return Status.FAILED, Reason.RUN_CANCELLED, name, None
-    failed = run.status == "failed"
+    if run.retried_seq:
+        return Status.READY, Reason.RETRY, f"{name}: a retry was asked for", None
+    failed = run.last == "failed"
     told = f"{name}: {run.error.message if failed and run.error else run.reason}"
     if not run.goes_on_by_itself:
         return Status.FAILED, Reason.RUN_FAILED, told, None

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from stillhouse.registry.state.state import Run, Waived
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import Waived
 from stillhouse.schemas.artifact import Parent
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.limits import Limits

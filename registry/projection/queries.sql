@@ -124,32 +124,45 @@ JOIN artifact c ON c.seq = e.seq
 LEFT JOIN artifact p ON p.key = e.parent AND p.new
 GROUP BY ALL;
 
--- One row a run key, as it stands: code and message are those of its latest failure. A run that
--- somebody cancelled, and that was then ended, is `cancelled`: that is no failure of its own.
+-- One row a run key, as it stands: code and message are those of its latest failure. `status` is that of
+-- registry/state/runs.py, and a test compares the two. A run that somebody cancelled, and that was then
+-- ended, is `cancelled`: that is no failure of its own. `cancelled`: it is not tried again for such a wish.
 CREATE VIEW runs AS
+WITH latest AS (
+    SELECT run, max(seq) AS seq, arg_max(attempt, seq) AS attempt
+    FROM run_event WHERE what = 'started' GROUP BY run
+),
+stood AS (
+    SELECT
+        run, any_value(phase) AS phase, max(phase_version) AS phase_version,
+        any_value(slot) AS slot, arg_min(plan, e.seq) AS plan,
+        arg_max(what, e.seq) FILTER (what NOT IN ('cancelled', 'retried')) AS last,
+        min(e.seq) FILTER (what = 'cancelled' AND e.seq > l.seq AND e.attempt = l.attempt) AS wished,
+        max(e.seq) FILTER (what = 'cancelled' AND e.seq > l.seq AND e.attempt = l.attempt) AS wishes,
+        max(e.seq) FILTER (what = 'retried') AS retried,
+        max(e.seq) FILTER (what IN ('failed', 'abandoned')) AS over,
+        max(e.attempt) AS attempt, arg_max(seconds, e.seq) AS seconds, arg_max(code, e.seq) AS code,
+        arg_max(message, e.seq) AS message, arg_max(transient, e.seq) AS transient,
+        arg_max(ts, e.seq) FILTER (what = 'started') AS started,
+        arg_max(ts, e.seq) FILTER (what IN ('succeeded', 'failed', 'abandoned')) AS ended,
+        any_value(params) AS params, arg_max(tools, e.seq) AS tools, max(l.seq) AS started_seq,
+        max(e.seq) AS seq
+    FROM run_event e JOIN latest l USING (run) WHERE what <> 'reused' GROUP BY run
+)
 SELECT
-    run, any_value(phase) AS phase, max(phase_version) AS phase_version, any_value(slot) AS slot,
-    arg_min(plan, seq) AS plan,
+    run, phase, phase_version, slot, plan,
     CASE
-        WHEN arg_max(what, seq) FILTER (what NOT IN ('cancelled', 'retried')) = 'abandoned'
-            AND max(seq) FILTER (what = 'cancelled') < max(seq) FILTER (what = 'abandoned')
-            AND max(seq) FILTER (what = 'cancelled') > max(seq) FILTER (what = 'started')
-            AND arg_max(attempt, seq) FILTER (what = 'cancelled')
-                = arg_max(attempt, seq) FILTER (what = 'abandoned')
-        THEN 'cancelled'
-        ELSE arg_max(what, seq) FILTER (what NOT IN ('cancelled', 'retried'))
+        WHEN last = 'started' THEN 'running'
+        WHEN last = 'abandoned' AND wished < over THEN 'cancelled'
+        ELSE last
     END AS status,
-    max(attempt) AS attempt, arg_max(seconds, seq) AS seconds, arg_max(code, seq) AS code,
-    arg_max(message, seq) AS message, arg_max(transient, seq) AS transient,
+    attempt, seconds, code, message, transient,
+    -- A retry that was asked for before the end changes nothing.
     coalesce(
-        max(seq) FILTER (what = 'cancelled')
-        > max(seq) FILTER (what IN ('started', 'succeeded', 'retried')), false
+        last <> 'succeeded' AND wishes > CASE WHEN retried > over THEN retried ELSE 0 END, false
     ) AS cancelled,
-    arg_max(ts, seq) FILTER (what = 'started') AS started,
-    arg_max(ts, seq) FILTER (what IN ('succeeded', 'failed', 'abandoned')) AS ended,
-    any_value(params) AS params, arg_max(tools, seq) AS tools,
-    max(seq) FILTER (what = 'started') AS started_seq, max(seq) AS seq
-FROM run_event WHERE what <> 'reused' GROUP BY run;
+    started, ended, params, tools, started_seq, seq
+FROM stood;
 
 -- Which run fills which slot of which plan.
 CREATE VIEW slots AS

@@ -15,7 +15,7 @@ from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.events import EVENTS, Payload
 from stillhouse.schemas.upcast import UPCASTERS, Upcaster, payload_of
 
-LAYOUT = 4
+LAYOUT = 5
 """Version of tables and views in queries.sql. Every change raises it, and files are rebuilt."""
 
 Columns = dict[str, list[object]]

@@ -1,4 +1,4 @@
-"""References: what a REF on the command line or in a recipe means.
+"""References: what a REF on the command line or in a recipe means, and which run or plan is meant.
 
 A REF is a digest prefix (4 or more characters, unique), a tag, or `kind@latest`. Tags never look
 like digests or kinds (see `check_tag_name`), so the three cannot be confused.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 
+from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Form, Kind
 from stillhouse.schemas.digest import SHORT, Digest
@@ -19,6 +20,7 @@ _SHORTEST = 4
 _HEX = re.compile(r"[0-9a-f]+")
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9._/-]{0,99}")
 _SHOWN = 5
+"""Candidates that are named to someone who named none of them."""
 
 
 def resolve_reference(state: State, text: str, *, kind: Kind | None = None) -> Digest:
@@ -50,6 +52,44 @@ def resolve_run(state: State, text: str) -> Digest | None:
         return None
     found = [key for key in state.runs if key.startswith(text)]
     return found[0] if len(found) == 1 else None
+
+
+def find_run(state: State, text: str) -> Run:
+    """The run whose key begins with `text`, else the newest of that slot of the latest plan.
+
+    Raises ReferenceError_ when there is none, or more than one such key.
+    """
+    key = resolve_run(state, text)
+    if key is not None:
+        return state.runs[key]
+    plan = latest_plan(state) if state.requested else None
+    of_slot = [
+        run
+        for run in state.runs.values()
+        if (run.started.plan, run.started.slot) == (plan, text)
+        or (plan is not None and state.filled.get((plan, text)) == run.key)
+    ]
+    if of_slot:
+        return max(of_slot, key=lambda run: run.started_seq)
+    newest = sorted(state.runs.values(), key=lambda run: run.started_seq)[-_SHOWN:]
+    known = ", ".join(f"{run.key[:SHORT]} ({run.started.slot})" for run in newest)
+    raise ReferenceError_(
+        f"{text!r} is not the beginning of exactly one run's key, and no slot of the latest plan "
+        "that has run.",
+        remedy=f"The newest runs: {known}; see `still runs`." if known else "Nothing has run yet.",
+        code="ref.unknown_run",
+    )
+
+
+def latest_plan(state: State) -> Digest:
+    """The plan that was asked for last. Raises InputError when none was."""
+    if not state.requested:
+        raise InputError(
+            "No plan has been asked for in this registry yet.",
+            remedy="Ask for one with `still run RECIPE`.",
+            code="plan.none",
+        )
+    return max(state.requested, key=lambda plan: state.requested[plan])
 
 
 def form_of(state: State, digest: Digest) -> Form:

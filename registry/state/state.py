@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from stillhouse.registry.ledger.format import Line
 from stillhouse.registry.ledger.ledger import LedgerReader
+from stillhouse.registry.state.runs import Run
 from stillhouse.schemas import events as e
 from stillhouse.schemas.artifact import Form, Kind, Origin
 from stillhouse.schemas.digest import Digest
@@ -23,7 +24,6 @@ from stillhouse.schemas.policy import Policy
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.upcast import payload_of
 
-RunStatus = Literal["started", "succeeded", "failed", "abandoned"]
 GateKey = tuple[str, Digest, Digest, Digest]
 """(gate, subject, evidence, policy)."""
 
@@ -74,47 +74,6 @@ class Published:
             assert isinstance(payload, e.ArtifactPublished)  # noqa: S101  # `read` looked
             self._fact, self._text = payload, b""
         return self._fact
-
-
-@dataclass(kw_only=True)
-class Run:
-    """What is known of one run key."""
-
-    key: Digest
-    started: e.RunStarted
-    status: RunStatus
-    attempts: int
-    """Number of its latest attempt."""
-    seq: int
-    """Of its latest event."""
-    started_seq: int
-    """Of the start of its latest attempt."""
-    failures: int = 0
-    """Attempts in a row whose process died, or that failed for a cause outside the run; a new
-    request or a retry begins another row."""
-    ts: str
-    """When the latest attempt started …"""
-    ended_ts: str = ""
-    """… and when it ended; empty while it goes on."""
-    cancelled_seq: int = 0
-    """When someone asked for it to end; 0: nobody did since its latest start."""
-    outputs: dict[str, Digest] = field(default_factory=dict)
-    seconds: float | None = None
-    error: e.RunFailed | None = None
-    reason: str = ""
-    log: Digest | None = None
-
-    @property
-    def goes_on_by_itself(self) -> bool:
-        """Whether it ended in a way that is tried again, were there no limit to that."""
-        lost = self.status == "abandoned" or (self.error is not None and self.error.transient)
-        return lost and self.status != "started" and not self.cancelled_seq
-
-    @property
-    def environment(self) -> Digest | None:
-        """The environment that the run was recorded in."""
-        found = [p.digest for p in self.started.inputs if p.role == "environment"]
-        return found[0] if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +234,7 @@ class State:
         so for an abandoned run its start counts, or the wish that it should end.
         """
         since = max(run.started_seq, run.cancelled_seq)
-        return self.requested.get(plan, 0) > (since if run.status == "abandoned" else run.seq)
+        return self.requested.get(plan, 0) > (since if run.last == "abandoned" else run.seq)
 
     def wants(self, plan: Digest) -> bool:
         """Whether the plan was asked for, and not cancelled since."""
@@ -312,7 +271,6 @@ def _on_run_started(state: State, event: Event, fact: e.RunStarted) -> None:
     state.runs[fact.run] = state._running[fact.run] = Run(  # noqa: SLF001  # its own handler
         key=fact.run,
         started=fact,
-        status="started",
         attempts=fact.attempt,
         seq=event.seq,
         started_seq=event.seq,
@@ -321,9 +279,11 @@ def _on_run_started(state: State, event: Event, fact: e.RunStarted) -> None:
     )
 
 
-def _ended(state: State, event: Event, run: Digest, status: RunStatus) -> Run:
+def _ended(
+    state: State, event: Event, run: Digest, how: Literal["succeeded", "failed", "abandoned"]
+) -> Run:
     found = state.runs[run]
-    found.status, found.seq, found.ended_ts = status, event.seq, event.ts
+    found.last, found.seq, found.ended_ts = how, event.seq, event.ts
     state._running.pop(run, None)  # noqa: SLF001  # its own handler
     return found
 
@@ -332,7 +292,6 @@ def _on_run_succeeded(state: State, event: Event, fact: e.RunSucceeded) -> None:
     run = _ended(state, event, fact.run, "succeeded")
     run.seconds, run.log = fact.seconds, fact.log
     run.outputs = {o.role: o.digest for o in fact.outputs}
-    run.cancelled_seq = 0  # the wish came too late
     state.filled[fact.plan, fact.slot] = fact.run
 
 
@@ -345,13 +304,14 @@ def _on_run_failed(state: State, event: Event, fact: e.RunFailed) -> None:
 def _on_run_abandoned(state: State, event: Event, fact: e.RunAbandoned) -> None:
     run = _ended(state, event, fact.run, "abandoned")
     run.reason = fact.reason
+    run.heeded = bool(run.wished_seq)
     run.failures += not fact.stopped
 
 
 def _on_run_cancelled(state: State, event: Event, fact: e.RunCancelled) -> None:
     run = state.runs.get(fact.run)
-    if run is not None and run.status != "succeeded" and run.attempts == fact.attempt:
-        run.cancelled_seq = event.seq
+    if run is not None and run.attempts == fact.attempt:
+        run.wished_seq = event.seq
 
 
 def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:  # noqa: ARG001
@@ -360,9 +320,8 @@ def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:  # no
 
 def _on_run_retried(state: State, event: Event, fact: e.RunRetried) -> None:
     run = state.runs.get(fact.run)
-    if run is not None and run.status in ("failed", "abandoned"):
-        run.status, run.failures, run.seq, run.cancelled_seq = "abandoned", 0, event.seq, 0
-        run.reason = "a retry was asked for"
+    if run is not None and run.unsuccessful:
+        run.failures, run.seq, run.retried_seq = 0, event.seq, event.seq
 
 
 def _on_gate_evaluated(state: State, event: Event, fact: e.GateEvaluated) -> None:

@@ -28,7 +28,7 @@ from stillhouse.phases.workers import logs as runlogs
 from stillhouse.phases.workers import processes
 from stillhouse.phases.workers.job import Outcome, WorkerFile
 from stillhouse.registry.home import Home
-from stillhouse.registry.state.state import Run
+from stillhouse.registry.state.runs import Run
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
@@ -265,7 +265,7 @@ def test_where_somebody_advances_they_end_it(still: Still, session: Session, pla
         assert mine
 
         def advance() -> None:
-            while other.state.runs[run.key].status == "started":
+            while other.state.runs[run.key].going_on:
                 other.tick(start=False)
                 time.sleep(0.05)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stillhouse.phases.reactor import recording
 from stillhouse.phases.workers.job import Outcome
-from stillhouse.registry.state.state import Run, State
+from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Kind, Parent, Product
 from stillhouse.schemas.event import GENESIS, Actor, Event
 from stillhouse.schemas.events import ArtifactPublished, RunStarted, RunSucceeded
@@ -43,9 +44,7 @@ def _run() -> Run:
         params={},
         tools={},
     )
-    return Run(
-        key=started.run, started=started, status="started", attempts=1, seq=2, started_seq=2, ts=""
-    )
+    return Run(key=started.run, started=started, attempts=1, seq=2, started_seq=2, ts="")
 
 
 def _ended(handed_on_as: Kind) -> tuple[list[ArtifactPublished], RunSucceeded]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stillhouse.registry.planning.admission import admissions
 from stillhouse.registry.planning.decide import Start
 from stillhouse.registry.planning.views import Reason, SlotView, Status
-from stillhouse.registry.state.state import Run
+from stillhouse.registry.state.runs import Run
 from stillhouse.schemas.events import RunStarted
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.plan import PhaseSpec, Slot
@@ -40,7 +40,7 @@ def _running(phase: str, place: int = 99) -> Run:
         params={},
         tools={},
     )
-    return Run(key=key, started=fact, status="started", attempts=1, seq=1, started_seq=1, ts="2026")
+    return Run(key=key, started=fact, attempts=1, seq=1, started_seq=1, ts="2026")
 
 
 def _held(starts: list[Start], running: list[Run], **limits: Any) -> list[str | None]:

@@ -204,7 +204,7 @@ def test_runs_stand_as_their_last_event_says(ledger: Ledger, projection: Project
     )
     ledger.append([started.model_copy(update={"attempt": 2})])
     (row,) = projection.query("FROM runs").dicts()
-    assert (row["status"], row["attempt"]) == ("started", 2)
+    assert (row["status"], row["attempt"]) == ("running", 2)
     ended = {"run": run, "phase": "training", "plan": plan, "slot": "training"}
     ledger.append([RunSucceeded(**ended, attempt=2, outputs=(), seconds=2.0)])
     ledger.append([RunReused(run=run, phase="training", plan=digest(502), slot="training")])
@@ -252,7 +252,7 @@ def test_what_was_cancelled_says_so_until_it_is_asked_for_again(
     ledger.append([PlanRequested(plan=digest(501), priority=7)])
     ledger.append([RunStarted(**run, **BEGUN, **ABOUT)])
     ledger.append([RunCancelled(**run), PlanCancelled(plan=digest(501), reason="too slow")])
-    assert stand() == (("started", True, None), ("cancelled", "too slow", 7, 1))
+    assert stand() == (("running", True, None), ("cancelled", "too slow", 7, 1))
     ledger.append([RunAbandoned(**run, **ABOUT, reason="ended", stopped=True)])
     assert stand()[0] == ("cancelled", True, None)
     ledger.append([RunRetried(run=digest(500)), PlanRequested(plan=digest(501))])
