@@ -129,7 +129,7 @@ def _event(seq: int, payload: Payload) -> Event:
         (("started", "cancelled"), ("running", "it goes on", False)),
         (("started", "cancelled", "abandoned"), ("cancelled", "it was cancelled", False)),
         (("started", "cancelled", SUCCEEDED), (SUCCEEDED, "it succeeded", False)),
-        (("started", "failed"), ("failed", "it failed: m, and it was cancelled since", False)),
+        (("started", "failed"), ("failed", "it failed: m", False)),
         (
             ("started", "failed", "cancelled"),
             ("failed", "it failed: m, and it was cancelled since", False),
