@@ -27,7 +27,7 @@ import peers
 from store_probes import Probes, still
 
 from stillhouse.cli.verbs.tag import move_tag
-from stillhouse.publish import publish
+from stillhouse.publish import take_in
 from stillhouse.registry.home import Home
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.errors import StillError
@@ -116,7 +116,7 @@ def publisher(registry: Path, who: int, plan: Plan, begin: float) -> tuple[list[
 def _put(session: Session, path: Path, chance: random.Random, who: int) -> str:
     number = chance.choice((chance.randrange(SHARED), chance.getrandbits(64)))
     path.write_bytes(content(number))
-    return publish(session, path, Kind.SOURCE, name=f"{who}", renew=True).digest
+    return take_in(session, path, Kind.SOURCE, name=f"{who}", renew=True).digest
 
 
 def collector(registry: Path, plan: Plan, begin: float) -> tuple[int, int, float]:
@@ -157,7 +157,7 @@ def furnish(registry: Path, objects: int) -> None:
     for number in range(objects):
         (folder / str(number)).write_bytes(b"%d" % number * 100)
     session = open_registry(Home(registry))
-    move_tag(session, "kept", publish(session, folder, Kind.SOURCE).digest)
+    move_tag(session, "kept", take_in(session, folder, Kind.SOURCE).digest)
 
 
 def stretch(template: Path, plan: Plan, *, collecting: bool) -> Stretch:

@@ -88,8 +88,7 @@ def _note_what_is_acknowledged(notes: Path) -> None:
 
 def _publish(registry: Path, chance: random.Random) -> int:
     """Small files, at times what others publish just now, one through the inbox, and plans."""
-    from stillhouse import publish as intake
-    from stillhouse import recipes
+    from stillhouse import publish, recipes
     from stillhouse.registry.home import Home
     from stillhouse.schemas.artifact import Kind
     from stillhouse.session import open_registry
@@ -101,10 +100,10 @@ def _publish(registry: Path, chance: random.Random) -> int:
             (deed,) = chance.choices(("new", "the same", "inbox", "plan"), (60, 30, 3, 7))
             path.write_bytes(chance.randbytes(chance.randrange(1, 4000)))
             if deed == "new":
-                intake.publish(session, path, chance.choice((Kind.SOURCE, Kind.FIXTURES)))
+                publish.take_in(session, path, chance.choice((Kind.SOURCE, Kind.FIXTURES)))
             elif deed == "the same":
                 path.write_text(f"{session.ledger.head().seq // 20}\n")
-                intake.publish(session, path, Kind.SOURCE)
+                publish.take_in(session, path, Kind.SOURCE)
             elif deed == "inbox":
                 shown = session.home.inbox / "source" / f"{chance.getrandbits(64):x}.txt"
                 shutil.copy(path, shown.with_suffix(".tmp"))

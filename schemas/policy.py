@@ -84,6 +84,19 @@ class CheckResult(Value):
     n: int | None = None
     reason: str = ""
 
+    @property
+    def text(self) -> str:
+        """The check in words: `trained.kl 0.61 <= 0.8`."""
+        if self.threshold is None or self.value is None:
+            return self.reason or self.metric
+        why = f", {self.reason}" if self.reason else ""
+        return f"{self.metric} {self.value:.6g} {self.op} {self.threshold:.6g}{why}"
+
+    @property
+    def counted(self) -> str:
+        """The same, with the items that it was measured over: `… (n = 400)`."""
+        return self.text + (f" (n = {self.n})" if self.n is not None else "")
+
 
 class Policy(Value):
     """Every gate's rule, and which gates a release of each tier requires."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.documents import parse, read_document
+from stillhouse.progress import Meter, Unseen
+from stillhouse.registry.state.references import check_tag_name
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import PUBLISHABLE, Form, Kind, Parent
 from stillhouse.schemas.digest import Digest
@@ -26,9 +28,9 @@ from stillhouse.schemas.policy import Policy
 from stillhouse.session import Session, clock
 from stillhouse.store.disk.durable import present, reading, shown
 from stillhouse.store.objects.sources import refuse_special
+from stillhouse.tags import move_tag
 
 if TYPE_CHECKING:
-    from stillhouse.cli.views.progress import Bar
     from stillhouse.registry.state.state import State
     from stillhouse.store.trees.scan import Found
 
@@ -42,6 +44,8 @@ class Publication:
     size: int
     new: bool
     """False: this very artifact had been published before, and nothing was recorded now."""
+    tag: str | None = None
+    """The tag that names it now, if one was asked for."""
 
 
 def parse_kind(text: str) -> Kind:
@@ -71,17 +75,43 @@ def publish(
     *,
     name: str | None = None,
     meta: Mapping[str, str] | None = None,
+    tag: str | None = None,
+    rehash: bool = False,
+    meter: Meter | None = None,
+) -> Publication:
+    """Take in what a person names now, and let `tag` name it.
+
+    Raises what `take_in` raises, and InputError for a name that can not be a tag.
+    """
+    if tag is not None:
+        check_tag_name(tag)  # before anything is stored
+    taken = take_in(
+        session, path, kind, name=name, meta=meta, renew=True, rehash=rehash, meter=meter
+    )
+    if tag is None:
+        return taken
+    move_tag(session, tag, taken.digest)
+    return replace(taken, tag=tag)
+
+
+def take_in(
+    session: Session,
+    path: Path,
+    kind: Kind,
+    *,
+    name: str | None = None,
+    meta: Mapping[str, str] | None = None,
     parents: tuple[Parent, ...] = (),
     renew: bool = False,
     rehash: bool = False,
     while_reading: Callable[[], AbstractContextManager[None]] = nullcontext,
-    bar: Bar | None = None,
+    meter: Meter | None = None,
 ) -> Publication:
     """Check, store and record one file or folder (a folder is a tree). `renew`: see `record`.
 
     `rehash`: read every file, also those that are known not to have changed. `while_reading`: what
-    is entered while it is read, and left before anything is folded or recorded. `bar` shows how far
-    reading is.
+    is entered while it is read, and left before anything is folded or recorded. `meter` is told how
+    far reading is.
 
     Raises InputError or UntrustedFileError when it is not what its kind asks for; nothing is
     recorded then.
@@ -106,7 +136,7 @@ def publish(
     form: Form = "blob" if found is None else "tree"
     with session.store.lease():
         with while_reading():
-            digest, size = _stored(session, path, found, rehash=rehash, bar=bar)
+            digest, size = _stored(session, path, found, rehash=rehash, meter=meter or Unseen())
         return record(
             session,
             ArtifactPublished(
@@ -200,25 +230,19 @@ def _stored(
     found: Sequence[Found] | None,
     *,
     rehash: bool,
-    bar: Bar | None,
+    meter: Meter,
 ) -> tuple[Digest, int]:
     from stillhouse.store.objects.statcache import StatCache
     from stillhouse.store.trees.trees import put_tree
 
     cache = StatCache(session.home.stat_cache, believe=not rehash)
-    tell = bar.add if bar else _silent
-    if bar is not None:
-        with reading(path):
-            bar.of = sum(f.status.st_size for f in found) if found else path.stat().st_size
+    with reading(path):
+        meter.of = sum(f.status.st_size for f in found) if found else path.stat().st_size
     if found is not None:
-        tree = put_tree(session.store, path, cache=cache, found=found, tell=tell)
+        tree = put_tree(session.store, path, cache=cache, found=found, tell=meter.add)
         return tree.digest, tree.payload
-    stored = session.store.put_file(path, cache=cache, tell=tell)
+    stored = session.store.put_file(path, cache=cache, tell=meter.add)
     return stored.digest, stored.size
-
-
-def _silent(_count: int) -> None:
-    pass
 
 
 def _same(known: ArtifactPublished, fact: ArtifactPublished) -> bool:

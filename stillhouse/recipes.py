@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.documents import parse, read_document
-from stillhouse.publish import publish, record
+from stillhouse.publish import record, take_in
 from stillhouse.registry.state.references import resolve_reference
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind, Parent
@@ -70,7 +70,7 @@ def _resolved(session: Session, recipe: Recipe, base: Path | None) -> Digest:
         digest = found.digest
         if digest is None:
             assert found.path is not None  # noqa: S101  # one of the two is always set
-            digest = publish(session, found.path, found.kind).digest
+            digest = take_in(session, found.path, found.kind).digest
         spot.set(digest)
         parents.append(Parent(role=found.role, digest=digest))
     return publish_resolved(session, Recipe.model_validate(document), tuple(parents))

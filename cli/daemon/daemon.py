@@ -24,8 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from stillhouse import publish as intake
-from stillhouse import recipes
+from stillhouse import publish, recipes
 from stillhouse.cli.daemon.inbox import Inbox, Item, changed, is_utf8, unfinished_part
 from stillhouse.documents import read_document
 from stillhouse.phases.reactor.leader import advancer
@@ -308,7 +307,7 @@ class _Daemon:
         if item.kind is Kind.RECIPE:
             self._publish_recipe(item.path)
             return
-        published = intake.publish(
+        published = publish.take_in(
             self._session, item.path, item.kind, while_reading=self._stop.at_once
         )
         if item.kind is Kind.CHECKPOINT:
@@ -357,7 +356,7 @@ def built_in_recipe(session: Session) -> Recipe:
     """Export, conversion and verification of one checkpoint, under the built-in policy."""
     return Recipe(
         name="checkpoint",
-        policy=intake.publish_policy(session, _BUILT_IN_POLICY).digest,
+        policy=publish.publish_policy(session, _BUILT_IN_POLICY).digest,
         given=Given(checkpoint="0" * 64),  # replaced by with_checkpoint
         export=ExportSection(prefill=(128,), primary=128, decode_capacity=128),
         conversion=ConversionSection(),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
-from stillhouse.cli.verbs.show import tags_of
 from stillhouse.cli.views import render
 from stillhouse.cli.views.progress import bar
 from stillhouse.registry.keeping.presence import require_present, word_for
@@ -69,7 +68,7 @@ def _listed(state: State) -> list[dict[str, Any]]:
             "published": publication.ts,
             "seq": publication.seq,
             "name": publication.fact.name,
-            "tags": tags_of(state, digest),
+            "tags": list(state.tags_of(digest)),
             "bytes": word_for(state, digest),
         }
         for (digest, kind), publication in found.items()

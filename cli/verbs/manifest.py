@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stillhouse.cli.arguments import Json, MaybeRef, session_of
-from stillhouse.cli.views import plan as standing
 from stillhouse.cli.views import render
 from stillhouse.registry.keeping.presence import require_present
+from stillhouse.registry.planning.missing import first_causes, following
+from stillhouse.registry.planning.summary import release_of, summary_of_plan
 from stillhouse.registry.state.references import form_of, latest_plan, resolve_reference
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.plain import plain
 from stillhouse.schemas.policy import Tier
 from stillhouse.session import clock
 
@@ -83,7 +85,7 @@ def _release(session: Session, state: State, ref: str | None, *, as_json: bool) 
             )
         plan = found
     view = session.reactor().view(plan)
-    release = standing.release_of(view)
+    release = release_of(view)
     if release is None:
         _tell_missing(view, as_json=as_json)
         raise typer.Exit(1)
@@ -103,16 +105,16 @@ def _latest(state: State) -> Digest:
 
 
 def _tell_missing(view: PlanView, *, as_json: bool) -> None:
-    missing = standing.missing(view)
+    missing = plain(summary_of_plan(view).missing)
     if as_json:
         render.json_document({"plan": view.plan, "release": None, "missing": missing})
         return
     render.note(f"still: The plan {view.plan[:SHORT]} ({view.recipe.name}) has no release.")
-    for item in standing.first_causes(view):
-        render.note(f"  missing  {render.clean(item['what'])}: {render.clean(item['why'])}")
-        if item["remedy"]:
-            render.note(f"    Next: {render.clean(item['remedy'])}")
-    if waiting := standing.following(view):
+    for item in first_causes(view):
+        render.note(f"  missing  {render.clean(item.what)}: {render.clean(item.why)}")
+        if item.remedy:
+            render.note(f"    Next: {render.clean(item.remedy)}")
+    if waiting := following(view):
         render.note(f"  and      {waiting}")
     if not missing:
         render.note("  Next: `still run` the recipe; its work is not finished.")
@@ -232,9 +234,7 @@ def _show(release: Digest, data: bytes) -> None:
 
 
 def _numbers(checks: tuple[Any, ...]) -> str:
-    from stillhouse.cli.views.events import check_text
-
-    return "; ".join(check_text(check.to_json()) for check in checks)
+    return "; ".join(check.text for check in checks)
 
 
 def verify(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stillhouse import publish as act
 from stillhouse.cli.arguments import Json, session_of
-from stillhouse.cli.views import render
+from stillhouse.cli.screen import answer
 from stillhouse.cli.views.progress import bar
-from stillhouse.publish import parse_kind
-from stillhouse.publish import publish as take_in
 from stillhouse.schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from stillhouse.cli.screen import Screen
 
 
 def publish(
@@ -34,35 +36,21 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Publish PATH; print its digest. A folder becomes a tree."""
-    from stillhouse.cli.verbs.tag import move_tag
-    from stillhouse.registry.state.references import check_tag_name
-
     session = session_of(context)
-    wanted = parse_kind(kind)
-    facts = _pairs(meta or ())
-    if tag is not None:
-        check_tag_name(tag)  # before anything is stored
-    with bar("reading") as drawn:
-        published = take_in(
-            session, path, wanted, name=name, meta=facts, renew=True, rehash=rehash, bar=drawn
+    wanted, facts = act.parse_kind(kind), _pairs(meta or ())
+    with bar("reading") as meter:
+        done = act.publish(
+            session, path, wanted, name=name, meta=facts, tag=tag, rehash=rehash, meter=meter
         )
-    if tag is not None:
-        move_tag(session, tag, published.digest)
-    if as_json:
-        render.json_document(
-            {
-                "digest": published.digest,
-                "kind": str(published.kind),
-                "size": published.size,
-                "new": published.new,
-                "tag": tag,
-            }
-        )
-    elif render.at_terminal():
-        known = "" if published.new else ", which was published before"
-        render.line(f"{published.digest}  {published.kind}, {render.size(published.size)}{known}")
-    else:
-        render.line(published.digest)
+    answer(done, _show, as_json=as_json)
+
+
+def _show(screen: Screen, done: act.Publication) -> None:
+    if not screen.tty:
+        screen.line(done.digest)
+        return
+    known = "" if done.new else ", which was published before"
+    screen.line(f"{done.digest}  {done.kind}, {screen.size(done.size)}{known}")
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

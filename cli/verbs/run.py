@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stillhouse.cli.arguments import Json, session_of
-from stillhouse.cli.views import plan as standing
+from stillhouse.cli.screen import here
 from stillhouse.cli.views import render
+from stillhouse.cli.views.plan import show_gates, show_missing, show_slots
+from stillhouse.registry.planning.summary import PlanSummary, summary_of_plan
 from stillhouse.schemas.digest import SHORT, Digest
 
 if TYPE_CHECKING:
@@ -60,9 +62,9 @@ def run(
         _request(session, reactor, plan, priority)
         view = _advance(reactor, plan)
     if as_json:
-        render.json_line({"summary": _summary(view)})
+        here().json_line({"summary": summary_of_plan(view)})
     else:
-        _show(view)
+        _show(summary_of_plan(view))
     if not view.done:
         raise typer.Exit(1)
 
@@ -174,30 +176,20 @@ def _advance(reactor: Reactor, plan: Digest) -> PlanView:
         raise typer.Exit(_INTERRUPTED) from None
 
 
-def _summary(view: PlanView) -> dict[str, object]:
-    return {
-        "plan": view.plan,
-        "name": view.recipe.name,
-        "done": view.done,
-        "slots": [standing.slot_values(slot) for slot in view.slots],
-        "gates": [standing.gate_values(gate) for gate in view.gates],
-        "release": standing.release_of(view),
-        "missing": standing.missing(view),
-    }
-
-
-def _show(view: PlanView) -> None:
-    standing.show_slots(view)
-    render.line()
-    standing.show_gates(view.gates)
-    render.line()
-    release = standing.release_of(view)
-    if release:
-        render.row("release", release)
-        render.note(f"  Next: write it out with `still manifest {release[:SHORT]} --out DIR`.")
-    elif view.done:
-        render.row("done", f"plan {render.short(view.plan)}")
-    standing.show_missing(view)
+def _show(found: PlanSummary) -> None:
+    screen = here()
+    show_slots(screen, found.slots)
+    screen.line()
+    show_gates(screen, found.gates)
+    screen.line()
+    if found.release:
+        screen.row("release", found.release)
+        screen.note(
+            f"  Next: write it out with `still manifest {found.release[:SHORT]} --out DIR`."
+        )
+    elif found.done:
+        screen.row("done", f"plan {screen.short(found.plan)}")
+    show_missing(screen, found)
 
 
 def _complain(path: Path, error: StillError, *, as_json: bool) -> None:

@@ -9,7 +9,6 @@ import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
 from stillhouse.cli.views import render
-from stillhouse.cli.views.events import check_text
 from stillhouse.registry.keeping.presence import way_back, word_for
 from stillhouse.registry.state.references import resolve_reference, resolve_run
 from stillhouse.schemas.digest import Digest
@@ -44,11 +43,6 @@ def show(context: typer.Context, ref: Ref, *, as_json: Json = False) -> None:
         _show_artifact(state, digest)
 
 
-def tags_of(state: State, digest: Digest) -> list[str]:
-    """The tags that name an artifact."""
-    return sorted(name for name, tagged in state.tags.items() if tagged == digest)
-
-
 def _names_artifact(state: State, ref: str) -> bool:
     return ref in state.tags or any(digest.startswith(ref) for digest in state.artifacts)
 
@@ -61,7 +55,7 @@ def _show_artifact_json(state: State, digest: Digest) -> None:
     render.json_document(
         {
             "digest": digest,
-            "tags": tags_of(state, digest),
+            "tags": list(state.tags_of(digest)),
             "bytes": word_for(state, digest),
             "publications": [{"seq": p.seq, "ts": p.ts, **p.fact.to_json()} for p in publications],
             "children": _children(state, digest),
@@ -82,7 +76,7 @@ def _show_artifact(state: State, digest: Digest) -> None:
             "digest": digest,
             "kind": fact.kind,
             "size": f"{render.size(fact.size)} ({fact.form})",
-            "tags": " ".join(tags_of(state, digest)),
+            "tags": " ".join(state.tags_of(digest)),
             "bytes": _bytes(state, digest),
             "children": len(_children(state, digest)),
         }
@@ -91,7 +85,7 @@ def _show_artifact(state: State, digest: Digest) -> None:
         _show_publication(publication)
     for judged in state.verdicts.values():
         if digest in (judged.fact.subject, judged.fact.evidence):
-            checks = "; ".join(check_text(check.to_json()) for check in judged.fact.checks)
+            checks = "; ".join(check.text for check in judged.fact.checks)
             render.row("gate", judged.fact.gate, judged.fact.verdict, checks)
 
 

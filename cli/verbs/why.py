@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stillhouse.cli.arguments import Json, session_of
-from stillhouse.cli.outlook import Outlook
-from stillhouse.cli.verbs.gates import gate_reason
 from stillhouse.cli.verbs.why_not import (
     Asked,
     PlanOption,
@@ -23,16 +21,19 @@ from stillhouse.cli.verbs.why_not import (
     tell_gates,
     view_of,
 )
-from stillhouse.cli.views import plan as standing
 from stillhouse.cli.views import render
-from stillhouse.registry.compare.runs import Difference, differences, nearest_earlier
+from stillhouse.outlook import Outlook
+from stillhouse.registry.compare.runs import Difference, differences, nearest_earlier, prospect
 from stillhouse.registry.keeping.presence import presence
+from stillhouse.registry.planning.summary import summary_of_slot
 from stillhouse.registry.planning.views import PlanView, Reason, SlotView, Status
+from stillhouse.registry.planning.words import gate_reason
 from stillhouse.registry.state.references import resolve_reference, resolve_run
 from stillhouse.registry.state.runs import Run
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError, ReferenceError_
+from stillhouse.schemas.plain import plain
 
 if TYPE_CHECKING:
     from stillhouse.registry.planning.causes import Cause
@@ -118,7 +119,7 @@ def _tell_slots(asked: Asked, slots: list[SlotView], *, as_json: bool) -> None:
     if as_json:
         render.json_document(
             [
-                standing.slot_values(slot)
+                plain(summary_of_slot(slot))
                 | {"ran": ran, "from": origin}
                 | {"cause": _cause(asked, causes.get(slot.slot.id))}
                 for slot, ran, origin in told
@@ -156,7 +157,7 @@ def _ran(asked: Asked, slot: SlotView) -> dict[str, Any]:
     """Why the slot's run ran, or is to run; empty when its inputs are not known yet."""
     if slot.run is not None:
         return _explained(asked.state, slot.run)
-    return _explained(asked.state, standing.prospect(asked.view, slot)) if slot.key else {}
+    return _explained(asked.state, prospect(asked.view.plan, slot)) if slot.key else {}
 
 
 def _reused_from(state: State, slot: SlotView) -> dict[str, Any] | None:

@@ -13,16 +13,18 @@ import typer
 
 from stillhouse.cli.alive import held
 from stillhouse.cli.arguments import Json, session_of
-from stillhouse.cli.outlook import Outlook
-from stillhouse.cli.verbs.gates import gate_reason, unfed_reason
-from stillhouse.cli.views import plan as standing
 from stillhouse.cli.views import render
-from stillhouse.registry.compare.runs import differences
+from stillhouse.outlook import Outlook
+from stillhouse.registry.compare.runs import differences, prospect
+from stillhouse.registry.planning.missing import gate_remedy
 from stillhouse.registry.planning.remedies import remedy_for
+from stillhouse.registry.planning.summary import summary_of_gate, summary_of_slot
 from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
+from stillhouse.registry.planning.words import gate_reason, unfed_reason
 from stillhouse.registry.state.references import latest_plan, resolve_reference
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.plain import plain
 from stillhouse.schemas.policy import Policy, Verdict
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ def _tell_causes(asked: Asked, slots: list[SlotView], *, as_json: bool) -> None:
     if as_json:
         render.json_document(
             [
-                standing.slot_values(slot)
+                plain(summary_of_slot(slot))
                 | {"cause": cause_values(asked, cause), "again": again[slot.slot.id]}
                 for slot, cause in told
             ]
@@ -212,7 +214,7 @@ def _again(asked: Asked, slot: SlotView) -> str:
     if first.status is Status.FILLED or first.key is None or first.run is not None:
         return ""
     before = next((s.run for s in asked.view.slots if s.slot.id == first.slot.id), None)
-    found = differences(before, standing.prospect(fresh, first)) if before else ()
+    found = differences(before, prospect(fresh.plan, first)) if before else ()
     if not found:
         return ""
     what = f"{found[0].what} {found[0].name} was {found[0].before}, now it is {found[0].after}"
@@ -247,7 +249,8 @@ def _gate_values(asked: Asked, gate: GateView) -> dict[str, Any]:
     empty = not gate.judged and gate.subject is None
     fed = any(slot.slot.id == gate.slot for slot in asked.view.slots)
     cause = asked.cause(gate.slot) if empty and fed else None
-    return standing.gate_values(gate) | {
+    told: dict[str, Any] = plain(summary_of_gate(gate))
+    return told | {
         "open": gate.open,
         "why": (
             unfed_reason(asked.policy, asked.view, gate.gate)
@@ -255,7 +258,7 @@ def _gate_values(asked: Asked, gate: GateView) -> dict[str, Any]:
             else gate_reason(asked.view, gate)
         ),
         "cause": cause_values(asked, cause) if cause else None,
-        "remedy": asked.remedy(cause) if cause else standing.gate_remedy(gate),
+        "remedy": asked.remedy(cause) if cause else gate_remedy(gate),
     }
 
 

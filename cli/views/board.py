@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stillhouse.cli.views import render
-from stillhouse.cli.views.events import check_text
 from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.event import Event
@@ -172,7 +171,7 @@ def _verdicts(view: PlanView) -> Mapping[str, int]:
 
 
 def _gate(gate: GateView) -> Text:
-    checks = "; ".join(check_text(check.to_json()) for check in gate.checks)
+    checks = "; ".join(check.text for check in gate.checks)
     line = _line("✗", gate.gate, str(gate.verdict))
     return line.append(render.clean(f"{gate.slot}: {checks}"), style="dim")
 

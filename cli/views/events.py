@@ -7,6 +7,7 @@ from typing import Any
 
 from stillhouse.cli.views import render
 from stillhouse.schemas.event import Event
+from stillhouse.schemas.policy import CheckResult
 
 _Data = dict[str, Any]
 
@@ -66,7 +67,7 @@ def _retried(data: _Data) -> str:
 
 
 def _evaluated(data: _Data) -> str:
-    checks = "; ".join(check_text(check) for check in data["checks"])
+    checks = "; ".join(CheckResult.model_validate(check).text for check in data["checks"])
     return f"{data['gate']} over {render.short(data['subject'])}: {data['verdict']} ({checks})"
 
 
@@ -105,15 +106,6 @@ def _restored(data: _Data) -> str:
 def _differed(data: _Data) -> str:
     made, expected = render.short(data["made"]), render.short(data["expected"])
     return f"run {render.short(data['run'])} made {made} as {data['role']}, and before {expected}"
-
-
-def check_text(check: _Data) -> str:
-    """One check as it was judged: `trained.kl 0.61 <= 0.8`."""
-    if check.get("threshold") is None or check.get("value") is None:
-        return str(check.get("reason") or check["metric"])
-    value, threshold = render.number(check["value"]), render.number(check["threshold"])
-    why = f", {check['reason']}" if check.get("reason") else ""
-    return f"{check['metric']} {value} {check['op']} {threshold}{why}"
 
 
 _TELL: dict[str, Callable[[_Data], str]] = {

@@ -10,8 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stillhouse.registry.planning.views import SlotView
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
+from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.events import RunStarted
 
 ABSENT = "absent"
 _VERDICTS = "verdicts"
@@ -26,6 +29,23 @@ class Difference:
     name: str
     before: str
     after: str
+
+
+def prospect(plan: Digest, slot: SlotView) -> Run:
+    """The run that a slot of this plan would be, as if it had just been started."""
+    assert slot.key is not None  # noqa: S101  # asked only of what has a key
+    started = RunStarted(
+        run=slot.key,
+        phase=slot.spec.name,
+        phase_version=slot.spec.version,
+        plan=plan,
+        slot=slot.slot.id,
+        attempt=slot.attempt,
+        inputs=slot.inputs,
+        params=dict(slot.params),
+        tools=dict(slot.tools),
+    )
+    return Run(key=slot.key, started=started, attempts=slot.attempt, seq=0, started_seq=0, ts="")
 
 
 def nearest_earlier(state: State, run: Run) -> Run | None:

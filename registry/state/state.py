@@ -194,6 +194,10 @@ class State:
                 return found
         return None
 
+    def tags_of(self, digest: Digest) -> tuple[str, ...]:
+        """The tags that name an artifact, in their order."""
+        return tuple(sorted(name for name, named in self.tags.items() if named == digest))
+
     def recipe(self, plan: Digest) -> Recipe:
         """The resolved recipe of a plan. Raises KeyError when it was never published."""
         if plan not in self._recipes:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse import publish as intake
+from stillhouse import publish
 from stillhouse.registry.home import Home
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.events import TagMoved
@@ -244,7 +244,7 @@ def test_an_event_of_another_process_is_told_by_itself(
     daemon = start()
     _awake(daemon, source)
     (tmp_path / "by hand").write_text("x", encoding="utf-8")
-    intake.publish(session, tmp_path / "by hand", Kind.SOURCE)
+    publish.take_in(session, tmp_path / "by hand", Kind.SOURCE)
     until(lambda: "by hand" in daemon.published())
 
 

@@ -17,7 +17,7 @@ from stillhouse import recipes
 from stillhouse import stock as holdings
 from stillhouse.cli.main import main
 from stillhouse.phases.workers.job import Outcome
-from stillhouse.publish import publish
+from stillhouse.publish import take_in
 from stillhouse.registry.home import Home
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind, Parent, Product
@@ -383,7 +383,7 @@ def test_what_a_recipe_names_stays_until_the_recipe_is_recorded(
     recipe = place / "r.toml"
     recipe.write_text('name = "r"\npolicy = "policy.toml"\n', encoding="utf-8")
     assert policy.is_file()
-    real = publish
+    real = take_in
 
     def slow(*given: Any) -> Any:
         found = real(*given)
@@ -391,7 +391,7 @@ def test_what_a_recipe_names_stays_until_the_recipe_is_recorded(
             assert still("gc", "--grace", "0").code == 0
         return found
 
-    monkeypatch.setattr(recipes, "publish", slow)
+    monkeypatch.setattr(recipes, "take_in", slow)
     plan = recipes.resolve(session, recipe)
     assert session.state().absent == {}
     assert session.store.has(session.state().recipe(plan).policy)
@@ -476,7 +476,7 @@ def test_what_is_needed_since_the_look_is_kept_and_the_disk_is_looked_at_once(
         if how == "made into a tagged one":
             (place / "child").write_text("child", encoding="utf-8")
             made_from = (Parent(role="source", digest=digest),)
-            needing = publish(session, place / "child", Kind.SOURCE, parents=made_from).digest
+            needing = take_in(session, place / "child", Kind.SOURCE, parents=made_from).digest
         elif how == "part of a tagged folder":
             needing = _folder(still, place, "folder", a="a.txt\n")
         still("tag", "mine", needing)
@@ -625,7 +625,7 @@ def test_publishers_race_with_collectors_that_are_killed_and_nothing_tagged_is_l
             path = place / f"p{turn}"
             path.write_bytes(data)
             with session.store.lease():  # as a publisher that has more to record
-                digest = publish(session, path, Kind.SOURCE, renew=True).digest
+                digest = take_in(session, path, Kind.SOURCE, renew=True).digest
                 if rng.random() < 0.4:
                     assert still("tag", f"t-{digest[:6]}", digest).code == 0
                     tagged[digest] = data

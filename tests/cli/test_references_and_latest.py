@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stillhouse import publish as intake
-from stillhouse import recipes
+from stillhouse import publish, recipes
 from stillhouse.cli.daemon import inbox
 from stillhouse.registry.home import Home
 from stillhouse.schemas.artifact import Kind
@@ -148,7 +147,7 @@ def test_what_recipes_name_is_recorded_once_however_often_they_are_resolved(
 ) -> None:
     for name in ("a", "b", "a", "b"):
         (place / name).write_text(name, encoding="utf-8")
-        intake.publish(session, place / name, Kind.SOURCE)
+        publish.take_in(session, place / name, Kind.SOURCE)
     assert session.ledger.head().seq == 2
 
 

@@ -20,7 +20,7 @@ from unittest import mock
 
 from stillhouse.cli.verbs.gc import collect
 from stillhouse.cli.verbs.repair import _forget_damaged, _from_copy
-from stillhouse.publish import Publication, publish
+from stillhouse.publish import Publication, take_in
 from stillhouse.registry.home import Home
 from stillhouse.registry.ledger.ledger import Ledger
 from stillhouse.schemas.artifact import Kind
@@ -128,7 +128,7 @@ class Stage:
     def publish(self, path: Path) -> Publication:
         """Publish as `still publish` does, in a new process, and note what it was told."""
         session = self.session()
-        done = publish(session, path, Kind.SOURCE)
+        done = take_in(session, path, Kind.SOURCE)
         self.tell("tree" if path.is_dir() else "object", done.digest)
         self.tell("published", done.digest)
         return done
