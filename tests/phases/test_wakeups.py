@@ -252,9 +252,9 @@ def test_afterwards_nothing_is_left_behind(log: Path, inbox: Path) -> None:
         with Wakeups(log, inbox=inbox) as wakeups:
             wakeups.wait(0.01)
     deadline = time.monotonic() + 10
-    while _descriptors() != descriptors and time.monotonic() < deadline:
+    while _descriptors() > descriptors and time.monotonic() < deadline:
         time.sleep(0.01)  # watchfiles closes its own in a thread of its own
-    assert _descriptors() == descriptors
+    assert _descriptors() <= descriptors  # what other tests left open may close meanwhile
     assert threading.active_count() == threads
     assert signal.getsignal(signal.SIGCHLD) == handler
     assert signal.set_wakeup_fd(-1) == -1
