@@ -8,15 +8,16 @@ Its name says which process holds it, for people only: in a container that may b
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from stillhouse.schemas.errors import StorageError
+from stillhouse.store.disk import locks
 from stillhouse.store.disk.durable import writing
 from stillhouse.store.objects.paths import LEASES
 
@@ -39,7 +40,7 @@ def lease(objects: Path) -> Iterator[None]:
     Raises StorageError.
     """
     with writing(objects):
-        path, descriptor = _locked(objects)
+        path, descriptor = locks.claim(partial(_new, objects))
     try:
         yield
     finally:
@@ -58,26 +59,15 @@ def live_leases(objects: Path) -> list[Lease]:
         ]
 
 
-def _locked(objects: Path) -> tuple[Path, int]:
-    """A new lease. Whoever looks between making and locking may take it for a dead one."""
-    while True:
-        path, descriptor = _new(objects)
-        with ExitStack() as given_up:
-            given_up.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
-                given_up.pop_all()
-                return path, descriptor
-
-
-def _new(objects: Path) -> tuple[Path, int]:
+def _new(objects: Path) -> str:
     area = objects / LEASES
     try:
         area.mkdir(exist_ok=True)
     except FileNotFoundError as error:
         raise absent(objects) from error
     descriptor, name = tempfile.mkstemp(dir=area, prefix=f"{_NAME}{os.getpid()}-")
-    return Path(name), descriptor
+    os.close(descriptor)
+    return name
 
 
 def absent(objects: Path) -> StorageError:
@@ -95,16 +85,8 @@ def _holder(path: Path) -> int | None:
 
 
 def _beginning_if_live(path: Path) -> int | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with suppress(FileNotFoundError):
-            path.unlink()
-    except BlockingIOError:
-        return os.fstat(descriptor).st_mtime_ns
-    finally:
-        os.close(descriptor)
+    with suppress(FileNotFoundError), locks.opened(path) as descriptor:
+        if not locks.try_acquire(descriptor):
+            return os.fstat(descriptor).st_mtime_ns
+        path.unlink()
     return None

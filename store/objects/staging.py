@@ -17,7 +17,6 @@ Small files are handled one after the other: their system calls are too short fo
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import shutil
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stillhouse.schemas.errors import StorageError
-from stillhouse.store.disk import kernel
+from stillhouse.store.disk import kernel, locks
 from stillhouse.store.disk.durable import MANY, reading, sync, sync_folders, unreadable, writing
 from stillhouse.store.disk.hashing import CHUNK, FileHash, Hasher, hash_bytes
 from stillhouse.store.disk.streaming import Tell, pieces, pour, write_all
@@ -334,39 +333,26 @@ def sweep(objects: Path) -> tuple[str, ...]:
 
 
 def _claim(objects: Path) -> tuple[Path, int]:
-    """A folder of our own, and its lock. Whoever sweeps before we lock it may take it away."""
+    """A folder of our own, and its lock."""
     area = objects / TEMPORARY
     with writing(objects):
         try:
             area.mkdir(exist_ok=True)
         except FileNotFoundError as error:
             raise absent(objects) from error
-        while True:
-            folder = Path(tempfile.mkdtemp(dir=area, prefix="put-"))
-            with suppress(FileNotFoundError):
-                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if folder.exists():
-                    return folder, lock
-                os.close(lock)
+        return locks.claim(partial(tempfile.mkdtemp, dir=area, prefix="put-"))
 
 
 def _remove_if_free(path: Path) -> bool:
-    try:
+    with suppress(FileNotFoundError):  # its owner, or another sweep, was faster
         if not path.is_dir() or path.is_symlink():
             path.unlink()
             return True
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:  # its owner, or another sweep, was faster
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path)
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+        with locks.opened(path) as lock:
+            if locks.try_acquire(lock):
+                shutil.rmtree(path)
+                return True
+    return False
 
 
 def _refuse_short(descriptor: int, size: int) -> None:

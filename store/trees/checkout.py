@@ -12,7 +12,6 @@ DEST, which its process keeps locked (flock); the next checkout there removes wh
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -25,7 +24,7 @@ from typing import Literal
 
 from stillhouse.schemas.artifact import Form
 from stillhouse.schemas.errors import InputError
-from stillhouse.store.disk import kernel
+from stillhouse.store.disk import kernel, locks
 from stillhouse.store.disk.durable import shown, writing
 from stillhouse.store.disk.hashing import CHUNK, Hasher, hash_file
 from stillhouse.store.disk.streaming import Tell, pour, write_all
@@ -37,7 +36,6 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
 
 _UNFINISHED = ".still-unfinished-"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Mode = Literal["reflink", "copy", "link"]
 
@@ -118,7 +116,7 @@ def _appearing(dest: Path) -> Iterator[Path]:
             code="checkout.no_folder",
         )
     with writing(dest.parent):
-        cradle, lock = _cradle(dest.parent)
+        cradle, lock = _claim(dest.parent)
         try:
             yield cradle / "new"
             (cradle / "new").rename(dest)
@@ -127,17 +125,9 @@ def _appearing(dest: Path) -> Iterator[Path]:
             os.close(lock)
 
 
-def _cradle(folder: Path) -> tuple[Path, int]:
-    """A folder of our own, and its lock. Whoever sweeps before we lock it may take it away."""
-    while True:
-        cradle = Path(tempfile.mkdtemp(dir=folder, prefix=_UNFINISHED))
-        with suppress(FileNotFoundError):
-            lock = os.open(cradle, _FOLDER)
-            with suppress(OSError):  # a file system that locks no folders: nobody sweeps there
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if cradle.exists():
-                return cradle, lock
-            os.close(lock)
+def _claim(folder: Path) -> tuple[Path, int]:
+    """A folder of our own, and its lock where the file system has one: elsewhere nobody sweeps."""
+    return locks.claim(partial(tempfile.mkdtemp, dir=folder, prefix=_UNFINISHED), required=False)
 
 
 def _sweep(folder: Path) -> tuple[str, ...]:
@@ -146,19 +136,12 @@ def _sweep(folder: Path) -> tuple[str, ...]:
 
 
 def _swept(cradle: Path) -> bool:
-    try:
-        lock = os.open(cradle, _FOLDER)
-    except OSError:  # somebody else's, or no folder
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # its process lives, or nobody can tell
-        return False
-    else:
-        shutil.rmtree(cradle, ignore_errors=True)
-        return not cradle.exists()
-    finally:
-        os.close(lock)
+    folder = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    with suppress(OSError), locks.opened(cradle, folder) as lock:  # else no folder, or not ours
+        if locks.try_acquire(lock):
+            shutil.rmtree(cradle, ignore_errors=True)
+            return not cradle.exists()
+    return False
 
 
 class _Outlet:

@@ -200,15 +200,15 @@ def test_a_lease_that_was_taken_for_dead_before_it_was_locked_is_made_anew(
 ) -> None:
     from stillhouse.store.objects import leases
 
-    made: list[Path] = []
+    made: list[str] = []
     new = leases._new
 
-    def seen_too_early(objects: Path) -> tuple[Path, int]:
-        path, descriptor = new(objects)
+    def seen_too_early(objects: Path) -> str:
+        path = new(objects)
         if not made:
-            path.unlink()  # as somebody does who finds it free
+            Path(path).unlink()  # as somebody does who finds it free
         made.append(path)
-        return path, descriptor
+        return path
 
     monkeypatch.setattr(leases, "_new", seen_too_early)
     with store.lease():
