@@ -8,8 +8,6 @@ read.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -17,12 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from stillhouse.cli.alive import held
 from stillhouse.registry.keeping.marking import Seen, Stock
 from stillhouse.schemas.artifact import Form
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import BusyError, IntegrityError
-from stillhouse.store.disk.durable import writing
+from stillhouse.store.disk import locks
 from stillhouse.store.objects.leases import Lease
 from stillhouse.store.objects.paths import listed
 from stillhouse.store.trees.trees import read_tree
@@ -168,20 +165,14 @@ def logs(state: State, kept: Iterable[Digest], since: str) -> frozenset[Digest]:
 @contextmanager
 def alone(home: Home) -> Iterator[None]:
     """Be the only process that takes objects away. Raises BusyError, StorageError."""
-    with writing(home.root):
-        descriptor = os.open(home.gc_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    with locks.try_locked(home.gc_lock) as lock:
+        if lock is None:
             raise BusyError(
                 "Another `still gc`, `still evict` or `still repair` is at work here.",
                 remedy="Wait until it has ended, then ask again.",
                 code="gc.busy",
-            ) from error
+            )
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _placed(home: Home) -> Iterator[tuple[Digest, Seen]]:
@@ -199,7 +190,7 @@ def _unrecorded(home: Home) -> Iterator[Product | JobInput]:
 
     for folder in sorted(home.runs.glob("*")):
         with suppress(FileNotFoundError, ValidationError):  # recorded meanwhile, or left in pieces
-            if held(home.run_lock(folder.name)):
+            if locks.held(home.run_lock(folder.name)):
                 yield from Job.model_validate_json((folder / "job.json").read_bytes()).inputs
         with suppress(FileNotFoundError, ValidationError):
             outcome = Outcome.model_validate_json((folder / "outcome.json").read_bytes())

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stillhouse.cli.alive import held
 from stillhouse.cli.arguments import session_of
 from stillhouse.cli.views import render
 from stillhouse.cli.views.livelog import Gap, LiveLog, Piece
@@ -25,6 +24,7 @@ from stillhouse.registry.state.runs import RunStatus
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.events import BytesSwept, RunFailed, RunSucceeded
+from stillhouse.store.disk.locks import held
 
 if TYPE_CHECKING:
     from stillhouse.registry.state.runs import Run

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stillhouse.cli.alive import held
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.views import render
 from stillhouse.outlook import Outlook
@@ -26,6 +25,7 @@ from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.plain import plain
 from stillhouse.schemas.policy import Policy, Verdict
+from stillhouse.store.disk.locks import held
 
 if TYPE_CHECKING:
     from stillhouse.registry.planning.admission import Admission

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from stillhouse.registry.home import Home
-from stillhouse.store.disk.durable import writing
+from stillhouse.store.disk import locks
 
 
 @contextmanager
 def advancing(home: Home) -> Iterator[bool]:
     """Be the one that advances; False when another process is. Raises StorageError."""
-    with writing(home.root):
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(home.reactor_lock, flags, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
+    with locks.try_locked(home.reactor_lock) as lock:
+        if lock is not None:
             with suppress(OSError):  # a full disk must not keep anybody from advancing
-                _sign(descriptor)
-            yield True
-    finally:
-        os.close(descriptor)
+                _sign(lock)
+        yield lock is not None
 
 
 def advancer(home: Home) -> int | None:

@@ -10,7 +10,6 @@ log, its failure) passes through here on its way to the ledger and the store, an
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ from stillhouse.registry.home import Home
 from stillhouse.schemas import canonical
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.secrets import scrub, secret_values
+from stillhouse.store.disk import locks
 from stillhouse.store.disk.durable import replace_durably, writing
 
 # -P: the user's current folder must not shadow our modules.
@@ -137,13 +137,11 @@ class Launcher:
     def locked(self, key: Digest) -> Iterator[int | None]:
         """The lock of a run's folder as an open descriptor; None when a live worker has it."""
         path = self._home.run_lock(key)
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
+        with ExitStack() as closed:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = closed.enter_context(locks.opened(path, locks.CREATE))
             yield descriptor if self._taken(key, descriptor, path) else None
-        finally:
-            os.close(descriptor)
 
     def prepare(self, job: Job) -> None:
         """Lay out a run's folder for the next attempt. The caller holds its lock.
@@ -349,7 +347,7 @@ class Launcher:
     def _taken(self, key: Digest, descriptor: int, path: Path) -> bool:
         """Lock the open file, unless a live worker has it."""
         for _ in range(_GLANCES):
-            if _holds(descriptor, path):
+            if locks.try_acquire(descriptor) and locks.still_named(descriptor, path):
                 return True
             process = self._process(key)
             if process is not None and processes.exists(process):
@@ -407,15 +405,6 @@ class Launcher:
             with suppress(OSError):  # a full disk must not save the worker that fills it
                 replace(self._home.run(key) / "ending.json", found)
         return found
-
-
-def _holds(descriptor: int, path: Path) -> bool:
-    """Lock the open file, if it is free and still the one that has this name."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        return False
 
 
 def _environment(root: str, secrets: Collection[str]) -> dict[str, str]:
