@@ -7,17 +7,15 @@ next writer; whatever was not synced is never acknowledged.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stillhouse.registry.ledger import format as chain
 from stillhouse.registry.ledger.format import START, BrokenError, Line, Position
 from stillhouse.schemas.errors import StorageError
+from stillhouse.store.disk import durable
 
 FIRST_WINDOW = 1024
 """Bytes of the tail that are read first: an event or two, as each that is read is verified."""
@@ -42,16 +40,6 @@ class Tail:
     """Timestamp of the last event; empty when there is none."""
     lines: list[Line]
     """The last complete lines: at least those asked for, perhaps more."""
-
-
-@contextmanager
-def shared(fd: int) -> Iterator[None]:
-    """Hold writers off while reading."""
-    fcntl.flock(fd, fcntl.LOCK_SH)
-    try:
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def tail(fd: int, *, since: int | None = None, known: bool = False) -> Tail:
@@ -166,23 +154,17 @@ def write_at(fd: int, end: int, data: bytes) -> None:
 def sync(fd: int) -> None:
     """Make the file's content durable. Raises StorageError; then nothing may be acknowledged."""
     try:
-        if sys.platform == "darwin":
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-        else:
-            os.fdatasync(fd)
+        durable.sync_data(fd)
     except OSError as error:
         raise refused("synced", error) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises StorageError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Make the names in the log's folder durable. Raises StorageError."""
     try:
-        os.fsync(fd)
+        durable.sync_folder(folder)
     except OSError as error:
         raise refused("created", error) from error
-    finally:
-        os.close(fd)
 
 
 def refused(what: str, error: OSError) -> StorageError:

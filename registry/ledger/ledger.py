@@ -32,6 +32,7 @@ from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.schemas.event import Actor, Event
 from stillhouse.schemas.events import Payload
 from stillhouse.schemas.secrets import forms_in_json, secret_in_json
+from stillhouse.store.disk import locks
 
 
 class _Draft(NamedTuple):
@@ -64,7 +65,7 @@ def head(path: Path) -> Position:
     if fd is None:
         return START
     try:
-        with logfile.shared(fd):
+        with locks.shared(fd):
             return logfile.tail(fd).end
     finally:
         os.close(fd)
@@ -263,7 +264,7 @@ class LedgerReader:
             found = self._scan(fd, length, end)
             if found.fault:
                 # A writer may be replacing a torn tail at this very moment: look again without it.
-                with logfile.shared(fd):
+                with locks.shared(fd):
                     found = self._scan(fd, length, end)
             if found.fault and not found.complete:
                 if logfile.torn_by_power(fd, self._position.offset):

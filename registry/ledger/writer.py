@@ -8,7 +8,6 @@ no other thread, so a mutex does that.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from stillhouse.registry.ledger import file as logfile
 from stillhouse.registry.ledger.file import Tail
 from stillhouse.registry.ledger.format import Position
 from stillhouse.schemas.errors import InputError, IntegrityError, StorageError
+from stillhouse.store.disk import locks
 
 
 class Mark(NamedTuple):
@@ -123,7 +123,7 @@ class Writer:
         """Lock the file that the path names now, which may be another than last time; its size."""
         while True:
             self._file = self._file or _open(self._path)
-            fcntl.flock(self._file.fd, fcntl.LOCK_EX)
+            locks.acquire(self._file.fd)
             size = self._file.size_as(self._name)
             if size is not None:
                 return self._file, size
@@ -132,7 +132,7 @@ class Writer:
 
     def _unlock(self) -> None:
         if self._file is not None:
-            fcntl.flock(self._file.fd, fcntl.LOCK_UN)
+            locks.release(self._file.fd)
 
     def _tail(self, fd: int, size: int, since: int | None) -> Tail:
         if self._mark is None:

@@ -20,7 +20,6 @@ always to build it again. Keeping the file is best effort: without it answers on
 
 from __future__ import annotations
 
-import fcntl
 import json
 import mmap
 import os
@@ -29,6 +28,7 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, repeat
@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from stillhouse.registry.ledger.format import START, Position
+from stillhouse.store.disk import locks
 
 NOWHERE = 2**64 - 1
 """The place of a node that was only named as a parent, and never published."""
@@ -266,23 +267,15 @@ def keep(path: Path, data: bytes) -> bool:
     Not synced: what a power cut leaves half written does not check, and is built again.
     """
     temporary = path.with_name(f"{path.name}.new")
-    try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(fd), temporary.stat()):
-            return False  # renamed by whoever held the lock before
-        os.ftruncate(fd, 0)
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        temporary.replace(path)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+    with suppress(OSError), locks.opened(temporary, locks.CREATE) as fd:
+        # Whoever held the lock before may have renamed the file that was opened.
+        if locks.try_acquire(fd) and locks.still_named(fd, temporary):
+            os.ftruncate(fd, 0)
+            with open(fd, "wb", closefd=False) as file:
+                file.write(data)
+            temporary.replace(path)
+            return True
+    return False
 
 
 def _merged_order(image: Image, fresh: Mapping[bytes, int]) -> array[int]:

@@ -15,12 +15,11 @@ IntegrityError `ledger.cut`: the projection is then the only witness, and is lef
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,6 +40,7 @@ from stillhouse.registry.projection.rows import (
 )
 from stillhouse.registry.projection.sandbox import Params, Rows, ask_sealed, fetch
 from stillhouse.schemas.errors import BusyError, StorageError
+from stillhouse.store.disk import locks
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -57,7 +57,6 @@ PATIENCE = 2.0
 LIMIT = 60.0
 """Seconds that a person's statement may take; projecting waits for it."""
 
-_POLL_SECONDS = 0.01
 _PIECE = 25_000
 """Events loaded at a time when there are many: each costs memory."""
 
@@ -127,7 +126,7 @@ class Projection:
 
     def rebuild(self, timeout: float = PATIENCE) -> int:
         """Build the file anew from the ledger; the seq that is reached."""
-        with self._exclusive(time.monotonic() + timeout) as lock:
+        with self._locked(time.monotonic() + timeout) as lock:
             return self._build(lock)
 
     # -- steps ---------------------------------------------------------------------------------
@@ -160,7 +159,7 @@ class Projection:
         return cursor.seq if cursor == head(self._log) else None
 
     def _project(self, deadline: float) -> int:
-        with self._exclusive(deadline) as lock:
+        with self._locked(deadline) as lock:
             try:
                 return self._extend(lock, deadline)
             except _UnusableError:
@@ -246,17 +245,12 @@ class Projection:
     @contextmanager
     def _reading(self, deadline: float, *, discard: bool = False) -> Iterator[DuckDBPyConnection]:
         with (
-            self._locked(fcntl.LOCK_SH, deadline),
+            self._locked(deadline, shared=True),
             self._borrowed(
                 self._path, read_only=True, deadline=deadline, discard=discard
             ) as connection,
         ):
             yield connection
-
-    @contextmanager
-    def _exclusive(self, deadline: float) -> Iterator[int]:
-        with self._locked(fcntl.LOCK_EX, deadline) as lock:
-            yield lock
 
     @contextmanager
     def _borrowed(
@@ -276,24 +270,16 @@ class Projection:
             raise _UnusableError from error
 
     @contextmanager
-    def _locked(self, kind: int, deadline: float) -> Iterator[int]:
+    def _locked(self, deadline: float, *, shared: bool = False) -> Iterator[int]:
         """Hold the projection's lock, among the processes that know it."""
-        try:
-            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise self._not_written(error) from error
-        try:
-            while True:
-                try:
-                    fcntl.flock(fd, kind | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() > deadline:
-                        raise self._projecting() from error
-                    time.sleep(_POLL_SECONDS)
-            yield fd
-        finally:
-            os.close(fd)
+        with ExitStack() as closed:
+            try:
+                lock = closed.enter_context(locks.opened(self._lock, locks.CREATE))
+            except OSError as error:
+                raise self._not_written(error) from error
+            if not locks.try_acquire(lock, shared=shared, until=deadline):
+                raise self._projecting()
+            yield lock
 
     def _note(self, lock: int, reached: Position) -> None:
         try:
