@@ -34,6 +34,7 @@ from stillhouse.schemas.events import (
     RunStarted,
     RunSucceeded,
 )
+from stillhouse.schemas.facts import ReleaseFacts, ReportFacts
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.policy import Check, Policy, phase_of
 from stillhouse.schemas.recipe import Recipe
@@ -166,12 +167,26 @@ class Imagined:
         if role == "report":
             measured = passing(self.policy, view.spec.name)
             subject = name(f"{view.key} {view.spec.makes[0].role}")
-            facts = {"subject": subject, "metrics": [m.to_json() for m in measured]}
+            report = ReportFacts(phase=view.spec.name, subject=subject, metrics=measured)
+            facts = report.to_json()
         elif view.spec.seals:
-            facts = {"depends_on": self.state.seq}
+            facts = self._sealed(view)
         kind = next(made.kind for made in view.spec.makes if made.role == role)
         digest = name(f"{view.key} {role}")
         return published(digest, kind, origin="run", run=view.key, role=role, facts=facts)
+
+    def _sealed(self, view: SlotView) -> dict[str, Any]:
+        asked = {what: view.params[what] for what in ("name", "tier", "plan", "policy")}
+        manifest = name(f"{view.key} manifest")
+        return ReleaseFacts(
+            **asked,
+            depends_on=self.state.seq,
+            manifest=manifest,
+            manifest_sha256=manifest,
+            shapes={},
+            capabilities=(),
+            not_run=(),
+        ).to_json()
 
 
 def about(start: Start) -> dict[str, Any]:

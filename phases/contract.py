@@ -17,6 +17,7 @@ from stillhouse.registry.home import Home
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import FileFact, Form, Kind, Product
 from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.facts import FORMS, Facts, ReportFacts
 from stillhouse.schemas.report import Report
 
 
@@ -99,21 +100,12 @@ class Context:
         path: Path,
         *,
         name: str | None = None,
-        facts: dict[str, Any] | None = None,
+        facts: Facts | Mapping[str, Any] | None = None,
         sha256: bool = False,
     ) -> Product:
         """Store a file and describe it as a product."""
         put = self.sink.put_file(path, sha256=sha256)
-        return Product(
-            role=role,
-            kind=kind,
-            digest=put.digest,
-            form="blob",
-            size=put.size,
-            name=name,
-            facts=facts or {},
-            files=put.files,
-        )
+        return _product(role, kind, "blob", name, facts, put)
 
     def tree(
         self,
@@ -122,27 +114,47 @@ class Context:
         folder: Path,
         *,
         name: str | None = None,
-        facts: dict[str, Any] | None = None,
+        facts: Facts | Mapping[str, Any] | None = None,
         sha256: bool = False,
     ) -> Product:
         """Store a folder and describe it as a product."""
         put = self.sink.put_tree(folder, sha256=sha256)
-        return Product(
-            role=role,
-            kind=kind,
-            digest=put.digest,
-            form="tree",
-            size=put.size,
-            name=name,
-            facts=facts or {},
-            files=put.files,
-        )
+        return _product(role, kind, "tree", name, facts, put)
 
     def report(self, report: Report, *, role: str = "report") -> Product:
         """Store a report as canonical JSON; its metrics travel in the event."""
         path = self.scratch / f"{role}.json"
         path.write_bytes(canonical.encode(report.to_json()))
-        return self.file(role, Kind.REPORT, path, name=report.phase, facts=report.facts())
+        facts = ReportFacts(
+            phase=report.phase,
+            subject=report.subject,
+            metrics=report.metrics,
+            not_run=report.not_run,
+        )
+        return self.file(role, Kind.REPORT, path, name=report.phase, facts=facts)
+
+
+def _product(  # noqa: PLR0917  # private, and called in one way
+    role: str,
+    kind: Kind,
+    form: Form,
+    name: str | None,
+    facts: Facts | Mapping[str, Any] | None,
+    put: Put,
+) -> Product:
+    """Describe what was stored. Raises TypeError when its facts are not of the kind's form."""
+    if not isinstance(facts, FORMS.get(kind, object)):
+        raise TypeError(f"the facts of a {kind} are {FORMS[kind].__name__}, not {facts!r}")
+    return Product(
+        role=role,
+        kind=kind,
+        digest=put.digest,
+        form=form,
+        size=put.size,
+        name=name,
+        facts=facts.to_json() if isinstance(facts, Facts) else dict(facts or {}),
+        files=put.files,
+    )
 
 
 class Phase(Protocol):

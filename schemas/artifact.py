@@ -89,5 +89,5 @@ class Product(Value):
     """Payload bytes (for a tree, the sum of its files)."""
     name: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
-    """What decisions, gates, SQL and the manifest read: metrics, contract summary, versions …"""
+    """What decisions, gates, SQL and the manifest read, in its kind's form (schemas/facts.py)."""
     files: tuple[FileFact, ...] = ()

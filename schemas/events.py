@@ -3,7 +3,8 @@
 Payloads carry whatever decisions, gates, SQL or the manifest read, so that nobody opens a blob to
 decide. Every change of a payload raises its `VERSION`, also one optional field or one more kind: an
 older program refuses what it does not know, and must answer `event.too_new`, not "restore a copy".
-tests/golden/payloads.json holds the form of every version; a changed form fails its test.
+tests/golden/payloads.json holds the form of every version; a changed form fails its test. So does
+tests/golden/facts.json for the facts of an artifact, which have a form for each kind.
 
 A change that only adds optional fields or values leaves `READS_FROM` alone: earlier data reads as
 it stands, at no cost. Any other change sets `READS_FROM` to the new version and adds an upcaster to
@@ -53,6 +54,7 @@ class ArtifactPublished(Payload):
     name: str | None = None
     parents: tuple[Parent, ...] = ()
     facts: dict[str, Any] = Field(default_factory=dict)
+    """In the form of the kind (schemas/facts.py), which belongs to this payload's version."""
     files: tuple[FileFact, ...] = ()
 
 

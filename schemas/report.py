@@ -69,12 +69,3 @@ class Report(Value):
     """Checks that could not run here (`device_predict` off macOS). Never counted as a pass."""
     details: dict[str, Any] = Field(default_factory=dict)
     """Curves, per-item rows, notes. Read by people, never by gates."""
-
-    def facts(self) -> dict[str, Any]:
-        """What of this report travels in its event."""
-        return {
-            "subject": self.subject,
-            "phase": self.phase,
-            "metrics": [m.to_json() for m in self.metrics],
-            "not_run": list(self.not_run),
-        }

@@ -15,3 +15,7 @@ class Value(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """JSON-like dictionary, fit for schemas.canonical.encode; unset optionals are left out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+    def as_given(self) -> dict[str, Any]:
+        """The JSON-like dictionary that it was read from, without defaults that were not in it."""
+        return self.model_dump(mode="json", exclude_unset=True)

@@ -24,6 +24,7 @@ from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError, PhaseError, UntrustedFileError
 from stillhouse.schemas.event import Event
 from stillhouse.schemas.events import ArtifactPublished
+from stillhouse.schemas.facts import PolicyFacts
 from stillhouse.schemas.policy import Policy
 from stillhouse.session import Session, clock
 from stillhouse.store.disk.durable import present, reading, shown
@@ -170,7 +171,7 @@ def publish_policy(
                 size=len(data),
                 origin="imported",
                 name=name or policy.name,
-                facts={"policy": policy.to_json()},
+                facts=PolicyFacts(policy=policy).to_json(),
             ),
             renew=renew,
         )

@@ -25,6 +25,7 @@ from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import Digest, is_digest
 from stillhouse.schemas.errors import RecipeError, ReferenceError_
 from stillhouse.schemas.events import ArtifactPublished, PlanRequested
+from stillhouse.schemas.facts import RecipeFacts
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.session import Session
 from stillhouse.store.disk.durable import present, shown
@@ -97,7 +98,7 @@ def publish_resolved(session: Session, recipe: Recipe, parents: tuple[Parent, ..
             origin="imported",
             name=recipe.name,
             parents=parents,
-            facts={"recipe": document},
+            facts=RecipeFacts(recipe=recipe).to_json(),
         )
         return record(session, fact).digest
 

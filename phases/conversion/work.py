@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch.export import ExportedProgram
 
@@ -25,6 +24,7 @@ from stillhouse.phases.numerics.threads import fixed
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.contract import Contract
 from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.facts import MlpackageFacts
 from stillhouse.schemas.report import Report, metric
 
 _STEPS = 4
@@ -111,13 +111,13 @@ def _publish(
     seconds: Mapping[str, float],
 ) -> tuple[Product, ...]:
     histogram = package.op_histogram()
-    facts: dict[str, Any] = {
-        "export": context.one("export").digest,
-        "contract": context.one("contract").digest,
-        "specification_version": package.specification_version,
-        "target": context.params["target"],
-        "precision": context.params["precision"],
-    }
+    facts = MlpackageFacts(
+        export=context.one("export").digest,
+        contract=context.one("contract").digest,
+        specification_version=package.specification_version,
+        target=context.params["target"],
+        precision=context.params["precision"],
+    )
     product = context.tree(
         "mlpackage", Kind.MLPACKAGE, saved, name=saved.name, facts=facts, sha256=True
     )

@@ -13,8 +13,10 @@ from stillhouse.phases.deployment.request import Checkpoint, Graph, Request, Ver
 from stillhouse.phases.shapes import Shape
 from stillhouse.registry.projection.release import ReleaseRows
 from stillhouse.schemas import canonical
+from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.facts import EnvironmentFacts, ReportFacts, facts_of
 from stillhouse.schemas.policy import Verdict, phase_of
 from stillhouse.schemas.release import (
     Capability,
@@ -52,7 +54,8 @@ def assemble(
     about = [row for row in request.verdicts if _concerns(row.slot, request, released)]
     gates = _gates(request)
     shapes = tuple(_shape(shape, graphs, request, facts) for shape in request.shapes)
-    not_run = tuple(sorted({c for a in facts.artifacts for c in a.facts.get("not_run", ())}))
+    reports = [facts_of(a, ReportFacts) for a in facts.artifacts if a.kind is Kind.REPORT]
+    not_run = tuple(sorted({check for report in reports for check in report.not_run}))
     manifest = Manifest(
         name=request.name,
         tier=request.tier,
@@ -307,7 +310,8 @@ def _toolchain(facts: ReleaseRows) -> dict[str, str]:
 def _environments(facts: ReleaseRows) -> dict[str, object]:
     """Digest -> what was probed, for every environment that the runs were recorded in."""
     used = {run.environment for run in facts.runs}
-    return {a.digest: a.facts.get("environment", {}) for a in facts.artifacts if a.digest in used}
+    probed = (a for a in facts.artifacts if a.digest in used)
+    return {a.digest: facts_of(a, EnvironmentFacts).environment for a in probed}
 
 
 # --- what is not claimed --------------------------------------------------------------------------

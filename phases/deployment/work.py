@@ -23,6 +23,7 @@ from stillhouse.registry.projection.release import ReleaseRows, release_rows
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.facts import ReleaseFacts
 from stillhouse.schemas.release import Manifest, RuntimeConfig
 from stillhouse.store.disk.durable import writing
 from stillhouse.store.disk.hashing import hash_bytes
@@ -77,18 +78,19 @@ def _store(context: Context, folder: Path, manifest: Manifest, config: RuntimeCo
         (folder / RUNTIME_CONFIG).write_bytes(canonical.encode(config.to_json()))
         (folder / MANIFEST).write_bytes(encoded)
     own = hash_bytes(encoded, sha256=True)
-    facts = {
-        "name": manifest.name,
-        "tier": str(manifest.tier),
-        "plan": manifest.plan,
-        "policy": manifest.policy,
-        "depends_on": manifest.depends_on.seq,
-        "manifest": own.digest,
-        "manifest_sha256": own.sha256,
-        "shapes": {f"{s.mode}-{s.length}": s.status for s in manifest.shapes},
-        "capabilities": [c.name for c in manifest.capabilities],
-        "not_run": list(manifest.not_run),
-    }
+    assert own.sha256 is not None  # noqa: S101  # it was asked for
+    facts = ReleaseFacts(
+        name=manifest.name,
+        tier=manifest.tier,
+        plan=manifest.plan,
+        policy=manifest.policy,
+        depends_on=manifest.depends_on.seq,
+        manifest=own.digest,
+        manifest_sha256=own.sha256,
+        shapes={f"{s.mode}-{s.length}": s.status for s in manifest.shapes},
+        capabilities=tuple(c.name for c in manifest.capabilities),
+        not_run=manifest.not_run,
+    )
     return context.tree(
         "release", Kind.RELEASE, folder, name=manifest.name, facts=facts, sha256=True
     )

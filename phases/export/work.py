@@ -33,8 +33,8 @@ from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.contract import Architecture, Contract, ShapeStatus, Tensor
 from stillhouse.schemas.contract import Golden as Answers
-from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.facts import ContractFacts, ExportFacts, TensorFacts
 from stillhouse.schemas.report import Report, metric
 from stillhouse.store.disk.hashing import hash_file
 
@@ -145,7 +145,7 @@ def _example(interface: Interface) -> tuple[torch.Tensor, ...]:
 def _publish(context: Context, done: _Done) -> tuple[Product, ...]:
     shape = done.shape
     name = f"{shape.mode}-{shape.length}"
-    facts = {"mode": shape.mode, "length": shape.length, "format": "torch.export.pt2"}
+    facts = ExportFacts(mode=shape.mode, length=shape.length)
     export = context.file(
         "export", Kind.EXPORT, done.path, name=f"{name}.pt2", facts=facts, sha256=True
     )
@@ -242,25 +242,24 @@ def _checkpoint_step(folder: Path) -> int | None:
     return int(step)
 
 
-def _summary(contract: Contract) -> dict[str, Any]:
+def _summary(contract: Contract) -> ContractFacts:
     """Say what of a contract travels in its event."""
 
-    def brief(tensors: tuple[Tensor, ...]) -> list[dict[str, Any]]:
-        return [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in tensors]
+    def brief(tensors: tuple[Tensor, ...]) -> tuple[TensorFacts, ...]:
+        return tuple(TensorFacts(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors)
 
-    export: Digest = contract.export_digest
-    return {
-        "mode": contract.mode,
-        "length": contract.length,
-        "inputs": brief(contract.inputs),
-        "outputs": brief(contract.outputs),
-        "states": brief(contract.states),
-        "export": export,
-        "export_sha256": contract.export_sha256,
-        "checkpoint": contract.checkpoint,
-        "max_abs": contract.shape_validation.max_abs,
-        "target": contract.target,
-        "precision": contract.precision,
-        "rms_norm": contract.rms_norm,
-        "vocab_size": contract.architecture.vocab_size,
-    }
+    return ContractFacts(
+        mode=contract.mode,
+        length=contract.length,
+        inputs=brief(contract.inputs),
+        outputs=brief(contract.outputs),
+        states=brief(contract.states),
+        export=contract.export_digest,
+        export_sha256=contract.export_sha256,
+        checkpoint=contract.checkpoint,
+        max_abs=contract.shape_validation.max_abs,
+        target=contract.target,
+        precision=contract.precision,
+        rms_norm=contract.rms_norm,
+        vocab_size=contract.architecture.vocab_size,
+    )

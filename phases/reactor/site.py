@@ -53,7 +53,7 @@ class Surroundings:
             form="blob",
             size=len(self.data),
             origin="probe",
-            facts=environment.facts(self._probed),
+            facts=environment.facts(self._probed).to_json(),
         )
 
     def _probe(self) -> None:

@@ -21,6 +21,7 @@ from stillhouse.phases.mil import (
 from stillhouse.phases.models.static.interface import Border, border, differences, look, of_contract
 from stillhouse.schemas.contract import Contract
 from stillhouse.schemas.errors import StillError
+from stillhouse.schemas.facts import MlpackageFacts, facts_of
 from stillhouse.store.disk.hashing import hash_bytes, hash_file
 from stillhouse.store.trees.trees import Entry, tree_bytes
 
@@ -70,6 +71,7 @@ def file_faults(context: Context, contract: Contract) -> tuple[str, ...]:
     A fact that the package's record lacks is one that does not agree.
     """
     package, export = context.one("mlpackage"), context.one("export")
+    converted = facts_of(package, MlpackageFacts)
     expected = (
         ("the package's files", _tree_digest(package.path), package.digest),
         (
@@ -79,12 +81,8 @@ def file_faults(context: Context, contract: Contract) -> tuple[str, ...]:
         ),
         ("the contract's export", contract.export_digest, export.digest),
         ("the contract's checkpoint", contract.checkpoint, context.one("checkpoint").digest),
-        ("the package's export", package.facts.get("export"), export.digest),
-        (
-            "the package's contract",
-            package.facts.get("contract"),
-            context.one("contract").digest,
-        ),
+        ("the package's export", converted.export, export.digest),
+        ("the package's contract", converted.contract, context.one("contract").digest),
     )
     digests = tuple(
         f"{what}: {found} instead of {wanted}"

@@ -13,6 +13,7 @@ from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import Judged, Published, State
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.facts import ReportFacts
 from stillhouse.schemas.report import Metric
 
 
@@ -107,8 +108,8 @@ def plan_of(state: State, subject: Subject) -> Digest | None:
 def metrics_of(state: State, report: Digest) -> dict[str, Metric]:
     """What a report measured, by name."""
     found = state.from_run(report)
-    rows = found.fact.facts.get("metrics", ()) if found else ()
-    return {row["name"]: Metric.model_validate(row) for row in rows}
+    metrics = found.facts(ReportFacts).metrics if found else ()
+    return {metric.name: metric for metric in metrics}
 
 
 def pair_metrics(state: State, before: Subject, after: Subject) -> tuple[Pair, ...]:
@@ -133,7 +134,7 @@ def _report_of_run(run: Run) -> dict[str, Digest]:
 def _reports_on(state: State, subject: Digest) -> Iterator[tuple[str, Digest]]:
     for digest in state.artifacts:
         found = state.from_run(digest)
-        if found and found.fact.kind is Kind.REPORT and found.fact.facts.get("subject") == subject:
+        if found and found.kind is Kind.REPORT and found.facts(ReportFacts).subject == subject:
             run = maker_of(state, digest)
             if run:
                 yield run.started.slot, digest

@@ -26,6 +26,7 @@ from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.facts import ReportFacts
 from stillhouse.schemas.plan import Need, PhaseSpec, Slot
 from stillhouse.schemas.policy import Policy, Verdict, applies, phase_of
 from stillhouse.schemas.recipe import Recipe
@@ -366,7 +367,7 @@ class Assessment:
     def _gate(self, name: str, view: SlotView) -> GateView:
         report = view.outputs.get("report")
         published = self.state.from_run(report) if report else None
-        subject = published.fact.facts.get("subject") if published else None
+        subject = published.facts(ReportFacts).subject if published else None
         return self._judged(name, view.slot.id, subject, report, blocking=not view.slot.optional)
 
     def _judged(

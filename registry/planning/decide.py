@@ -8,7 +8,7 @@ keeps them up to date event by event; this module says what one assessed plan ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stillhouse.registry.planning.assess import Assessment
@@ -16,8 +16,8 @@ from stillhouse.registry.planning.views import ENVIRONMENT, SlotView, Status
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.events import GateEvaluated, Payload, ReleaseCut, RunReused
+from stillhouse.schemas.facts import EnvironmentFacts, ReleaseFacts, ReportFacts
 from stillhouse.schemas.policy import Policy, applies, judge, phase_of
-from stillhouse.schemas.report import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def environment_facts(assessment: Assessment) -> Iterator[Payload]:
         published = state.from_run(digest)
         if published is None:
             continue
-        metrics = _metrics(published.fact.facts["metrics"])
+        metrics = published.facts(EnvironmentFacts).metrics
         for gate, rule in policy.gates.items():
             key = (gate, digest, digest, assessment.recipe.policy)
             if phase_of(gate) == ENVIRONMENT and key not in state.verdicts:
@@ -69,23 +69,19 @@ def _judge(
     published = state.from_run(report) if report else None
     if report is None or published is None:
         return
-    facts = published.fact.facts
+    facts = published.facts(ReportFacts)
     for gate, rule in policy.gates.items():
-        key = (gate, facts["subject"], report, policy_digest)
+        key = (gate, facts.subject, report, policy_digest)
         if applies(gate, rule, slot.slot.id) and key not in state.verdicts:
-            verdict, checks = judge(rule, _metrics(facts["metrics"]))
+            verdict, checks = judge(rule, facts.metrics)
             yield GateEvaluated(
                 gate=gate,
-                subject=facts["subject"],
+                subject=facts.subject,
                 evidence=report,
                 policy=policy_digest,
                 verdict=verdict,
                 checks=checks,
             )
-
-
-def _metrics(recorded: Iterable[object]) -> tuple[Metric, ...]:
-    return tuple(Metric.model_validate(metric) for metric in recorded)
 
 
 def _seal(assessment: Assessment, slot: SlotView) -> Iterator[Payload]:
@@ -98,5 +94,5 @@ def _seal(assessment: Assessment, slot: SlotView) -> Iterator[Payload]:
         release=release,
         plan=assessment.plan,
         tier=assessment.recipe.tier,
-        depends_on=published.fact.facts["depends_on"],
+        depends_on=published.facts(ReleaseFacts).depends_on,
     )

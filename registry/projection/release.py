@@ -18,6 +18,7 @@ from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import IntegrityError
 from stillhouse.schemas.event import Event
 from stillhouse.schemas.events import GateEvaluated, GateWaived, Payload
+from stillhouse.schemas.facts import F, PolicyFacts, RecipeFacts, facts_of
 from stillhouse.schemas.policy import Policy
 from stillhouse.schemas.release import Head, RunRow
 from stillhouse.schemas.upcast import payload_of
@@ -48,7 +49,7 @@ class ReleaseRows:
     """Everything of the ledger that a manifest tells."""
 
     recipe: Mapping[str, Any]
-    """The resolved recipe."""
+    """The resolved recipe, as it was recorded."""
     policy: Policy
     artifacts: tuple[ArtifactRow, ...]
     """The roots and all that shaped them, environments included; in order of their events."""
@@ -94,8 +95,8 @@ def _release_rows(
     gates = _gate_events(ask, events)
     seqs = [*events, *(a.seq for a in artifacts), *(r.seq for r in runs)]
     return ReleaseRows(
-        recipe=_fact(artifacts, plan, Kind.RECIPE),
-        policy=Policy.model_validate(_fact(artifacts, policy, Kind.POLICY)),
+        recipe=_facts(artifacts, plan, Kind.RECIPE, RecipeFacts).recipe.as_given(),
+        policy=_facts(artifacts, policy, Kind.POLICY, PolicyFacts).policy,
         artifacts=artifacts,
         runs=runs,
         failures={row["slot"]: row["message"] for row in failures},
@@ -153,11 +154,10 @@ def _gate_events(ask: Ask, seqs: tuple[int, ...]) -> dict[int, Payload | None]:
     return {seq: payload_of(Event.model_validate_json(body)) for seq, body in rows}
 
 
-def _fact(artifacts: tuple[ArtifactRow, ...], digest: Digest, kind: Kind) -> Json:
+def _facts(artifacts: tuple[ArtifactRow, ...], digest: Digest, kind: Kind, form: type[F]) -> F:
     for artifact in artifacts:
         if (artifact.digest, artifact.kind) == (digest, kind):
-            found: Json = artifact.facts[kind]
-            return found
+            return facts_of(artifact, form)
     raise IntegrityError(
         f"{digest[:SHORT]} was not published as a {kind}.",
         remedy="Check the ledger with `still fsck`.",

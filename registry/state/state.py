@@ -11,7 +11,7 @@ import gc
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse.registry.ledger.format import Line
 from stillhouse.registry.ledger.ledger import LedgerReader
@@ -20,9 +20,12 @@ from stillhouse.schemas import events as e
 from stillhouse.schemas.artifact import Form, Kind, Origin
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.event import GENESIS, Event
-from stillhouse.schemas.policy import Policy
-from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.upcast import payload_of
+
+if TYPE_CHECKING:  # most commands read no facts: their forms are imported where they are parsed
+    from stillhouse.schemas.facts import F, Facts
+    from stillhouse.schemas.policy import Policy
+    from stillhouse.schemas.recipe import Recipe
 
 GateKey = tuple[str, Digest, Digest, Digest]
 """(gate, subject, evidence, policy)."""
@@ -35,7 +38,7 @@ class Published:
     someone asks for it, because most never are: a registry holds a million of them.
     """
 
-    __slots__ = ("_fact", "_text", "form", "kind", "origin", "run", "seq", "ts")
+    __slots__ = ("_fact", "_facts", "_text", "form", "kind", "origin", "run", "seq", "ts")
     kind: Kind
     form: Form
     origin: Origin
@@ -45,6 +48,7 @@ class Published:
         """`text`: the event's JSON, whose data has today's form; unused with `fact`."""
         self.seq, self.ts = seq, ts
         self._fact, self._text = fact, text
+        self._facts: Facts | None = None
         if fact is not None:
             self.kind, self.form, self.origin, self.run = (
                 fact.kind,
@@ -74,6 +78,14 @@ class Published:
             assert isinstance(payload, e.ArtifactPublished)  # noqa: S101  # `read` looked
             self._fact, self._text = payload, b""
         return self._fact
+
+    def facts(self, form: type[F]) -> F:
+        """What its event carries, parsed once. Raises IntegrityError when it has another form."""
+        if not isinstance(self._facts, form):
+            from stillhouse.schemas.facts import facts_of
+
+            self._facts = facts_of(self.fact, form)
+        return self._facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +137,6 @@ class State:
     restored_at: dict[Digest, str] = field(default_factory=dict)
     """Artifact whose bytes were brought back -> when last (RFC 3339 UTC)."""
     _running: dict[Digest, Run] = field(default_factory=dict)
-    _recipes: dict[Digest, Recipe] = field(default_factory=dict)
-    _policies: dict[Digest, Policy] = field(default_factory=dict)
 
     def apply(self, event: Event) -> None:
         """Take in the next event."""
@@ -200,21 +210,21 @@ class State:
 
     def recipe(self, plan: Digest) -> Recipe:
         """The resolved recipe of a plan. Raises KeyError when it was never published."""
-        if plan not in self._recipes:
-            found = self.published(plan, Kind.RECIPE)
-            if found is None:
-                raise KeyError(plan)
-            self._recipes[plan] = Recipe.model_validate(found.fact.facts["recipe"])
-        return self._recipes[plan]
+        from stillhouse.schemas.facts import RecipeFacts
+
+        found = self.published(plan, Kind.RECIPE)
+        if found is None:
+            raise KeyError(plan)
+        return found.facts(RecipeFacts).recipe
 
     def policy(self, digest: Digest) -> Policy:
         """A published policy. Raises KeyError when it was never published."""
-        if digest not in self._policies:
-            found = self.published(digest, Kind.POLICY)
-            if found is None:
-                raise KeyError(digest)
-            self._policies[digest] = Policy.model_validate(found.fact.facts["policy"])
-        return self._policies[digest]
+        from stillhouse.schemas.facts import PolicyFacts
+
+        found = self.published(digest, Kind.POLICY)
+        if found is None:
+            raise KeyError(digest)
+        return found.facts(PolicyFacts).policy
 
     def waiver(self, gate: str, subject: Digest, now: str) -> Waived | None:
         """The latest waiver of a gate on a subject that has not expired at `now` (RFC 3339 UTC)."""

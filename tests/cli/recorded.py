@@ -21,6 +21,7 @@ from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import FileFact, Kind, Parent
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.events import ArtifactPublished, RunFailed, RunStarted, RunSucceeded
+from stillhouse.schemas.facts import ReleaseFacts, ReportFacts
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.release import (
     GateRow,
@@ -109,7 +110,8 @@ class Recorder:
         state = self.session.state()
         if state.latest.get(Kind.ENVIRONMENT) != stored:
             # As on a machine where everything is as it should be.
-            facts = environment.facts(probed) | {"metrics": [{"name": "unsupported", "value": 0}]}
+            fine = (metric("unsupported", 0),)
+            facts = environment.facts(probed).model_copy(update={"metrics": fine}).to_json()
             self._publish(stored, Kind.ENVIRONMENT, size=len(data), origin="probe", facts=facts)
 
     def _publish(
@@ -195,10 +197,10 @@ class Recorder:
         """About what the run made, or, when it only measures, about its package."""
         subject = made or next(i.digest for i in inputs if i.role == "mlpackage")
         values = self.measured.get(view.slot.id, MEASURED[view.spec.name])
-        metrics = [
-            metric(n, v, n=8, interval=self.intervals.get(n)).to_json() for n, v in values.items()
-        ]
-        facts = {"subject": subject, "metrics": metrics, "phase": view.spec.name, "not_run": []}
+        metrics = tuple(
+            metric(n, v, n=8, interval=self.intervals.get(n)) for n, v in values.items()
+        )
+        facts = ReportFacts(phase=view.spec.name, subject=subject, metrics=metrics).to_json()
         data = canonical.encode(facts | {"run": view.key})
         return ArtifactPublished(
             digest=self.session.store.put_bytes(data).digest,
@@ -228,7 +230,18 @@ class Recorder:
             run=view.key,
             role="release",
             parents=inputs,
-            facts={"depends_on": head.seq},
+            facts=ReleaseFacts(
+                name=view.params["name"],
+                tier=view.params["tier"],
+                plan=view.params["plan"],
+                policy=view.params["policy"],
+                depends_on=head.seq,
+                manifest=tree.digest,
+                manifest_sha256=head.hash,
+                shapes={},
+                capabilities=(),
+                not_run=("device_predict",),
+            ).to_json(),
             files=tuple(FileFact.model_validate(f) for f in tree.files),
         )
 

@@ -16,6 +16,7 @@ from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.contract import Architecture, Contract, Golden, ShapeStatus, Tensor
 from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.facts import ReportFacts
 from stillhouse.schemas.policy import Check, Gate, Policy, Tier
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.release import Head, ReleasedFile, RunRow
@@ -164,6 +165,13 @@ def an_artifact(content: str, kind: Kind, **changes: Any) -> ArtifactRow:
     return replace(known, **changes)
 
 
+def a_report(slot: str, subject: str, *, seq: int, not_run: tuple[str, ...] = ()) -> ArtifactRow:
+    facts = ReportFacts(
+        phase=slot.partition("/")[0], subject=digest(subject), metrics=(), not_run=not_run
+    )
+    return an_artifact(f"report {slot}", Kind.REPORT, seq=seq, facts=facts.to_json())
+
+
 def the_artifacts() -> list[ArtifactRow]:
     made = [
         an_artifact(f"{kind} {shape}", kind, seq=20 + n, role=str(kind))
@@ -171,9 +179,7 @@ def the_artifacts() -> list[ArtifactRow]:
         for kind in (Kind.EXPORT, Kind.CONTRACT, Kind.MLPACKAGE)
     ]
     reports = [
-        an_artifact(
-            f"report verification/{s}", Kind.REPORT, seq=40, facts={"not_run": ["device_predict"]}
-        )
+        a_report(f"verification/{s}", f"mlpackage {s}", seq=40, not_run=("device_predict",))
         for s in SHAPES
     ]
     return [
@@ -185,7 +191,7 @@ def the_artifacts() -> list[ArtifactRow]:
         ),
         *made,
         *reports,
-        an_artifact("report evaluation", Kind.REPORT, seq=41),
+        a_report("evaluation", "checkpoint", seq=41),
     ]
 
 

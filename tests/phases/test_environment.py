@@ -154,10 +154,10 @@ def test_the_facts_count_what_is_refused_missing_and_warned() -> None:
     del packages["gguf"]
     packages["numpy"] = "1.26"
     carried = facts(an_environment(packages=packages, python="3.12.1"))
-    values = {m["name"]: m["value"] for m in carried["metrics"]}
+    values = {m.name: m.value for m in carried.metrics}
     assert values == {"unsupported": 2, "warnings": 1}
-    assert {f["package"] for f in carried["findings"]} == {"gguf", "numpy", "python"}
-    canonical.encode(carried)
+    assert {f.package for f in carried.findings} == {"gguf", "numpy", "python"}
+    canonical.encode(carried.to_json())
 
 
 def test_every_declared_distribution_is_recorded() -> None:

@@ -79,7 +79,7 @@ def test_a_worker_leases_the_store_until_its_outcome_is_durable(
     seen: list[tuple[str, int]] = []
 
     def phase(_name: str) -> Callable[[Context], tuple[Product, ...]]:
-        return lambda context: (context.file("seen", Kind.REPORT, made),)
+        return lambda context: (context.file("seen", Kind.CHECKPOINT, made),)
 
     def durable(place: Path, data: bytes) -> None:
         seen.append((place.name, len(live_leases(registry.home.objects))))

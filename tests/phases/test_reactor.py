@@ -84,7 +84,7 @@ class Bench:
             name="tested",
             version=1,
             slots=lambda _: slots,
-            makes=(Made(role="seen", kind=Kind.REPORT),),
+            makes=(Made(role="seen", kind=Kind.CHECKPOINT),),
             tools=(),
         )
         made = Reactor(

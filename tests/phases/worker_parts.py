@@ -33,7 +33,7 @@ stillhouse.phases.__path__.append(str(Path(__file__).parent / "more"))
 stillhouse.phases.catalog.CATALOG += (
     PhaseSpec(
         name="tested", version=1, slots=lambda recipe: (),
-        makes=(Made(role="seen", kind=Kind.REPORT),), tools=(),
+        makes=(Made(role="seen", kind=Kind.CHECKPOINT),), tools=(),
     ),
 )
 """
@@ -121,7 +121,7 @@ def seen(context):
         case "put and hold":
             path = context.scratch / "early.json"
             path.write_text("{}")
-            context.file("seen", Kind.REPORT, path)
+            context.file("seen", Kind.CHECKPOINT, path)
             hold()
         case "stubborn":
             hold(signal.SIGTERM)
@@ -158,7 +158,7 @@ def seen(context):
 def run(context):
     path = context.scratch / "seen.json"
     path.write_text(json.dumps(seen(context)))
-    return (context.file("seen", Kind.REPORT, path),)
+    return (context.file("seen", Kind.CHECKPOINT, path),)
 """
 
 

@@ -30,10 +30,12 @@ from stillhouse.schemas.events import (
     RunStarted,
     RunSucceeded,
 )
+from stillhouse.schemas.facts import ReleaseFacts, ReportFacts
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
 from stillhouse.schemas.policy import Policy, Tier
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.report import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,13 +348,29 @@ class World:
         )
         main, *rest = view.spec.makes
         name = digest(f"{main.role} {image}")
-        facts: dict[str, Any] = {"depends_on": self.state.seq} if view.spec.seals else {}
-        made = [self._made(view, main, name, facts)]
+        made = [self._made(view, main, name, self._sealed(name) if view.spec.seals else {})]
         for other in rest:
             value = self.max_abs.get(slot, 0.0)
-            report = {"subject": name, "metrics": [{"name": "max_abs", "value": value}]}
-            made.append(self._made(view, other, digest(f"report {image} {value}"), report))
+            measured = (Metric(name="max_abs", value=value),)
+            report = ReportFacts(phase=view.spec.name, subject=name, metrics=measured)
+            named = digest(f"report {image} {value}")
+            made.append(self._made(view, other, named, report.to_json()))
         return tuple(made)
+
+    def _sealed(self, release: Digest) -> dict[str, Any]:
+        facts = ReleaseFacts(
+            name="r",
+            tier=Tier.TIER_2,
+            plan=release,
+            policy=release,
+            depends_on=self.state.seq,
+            manifest=release,
+            manifest_sha256=release,
+            shapes={},
+            capabilities=(),
+            not_run=(),
+        )
+        return facts.to_json()
 
     def _made(
         self, view: SlotView, made: Made, name: Digest, facts: dict[str, Any]
