@@ -18,6 +18,7 @@ from pathlib import Path
 
 from stillhouse.registry.ledger.format import encode_line
 from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas import moment
 from stillhouse.schemas.event import Actor, Event
 from stillhouse.schemas.events import TagMoved
 
@@ -45,7 +46,7 @@ class Peer:
         event = Event(
             seq=like.seq,
             prev=like.prev,
-            ts=datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z",
+            ts=moment.spell(datetime.now(UTC)),
             type=payload.TYPE,
             v=payload.VERSION,
             actor=ACTOR,

@@ -24,13 +24,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from stillhouse.publish import publish_policy
 from stillhouse.registry.home import Home
 from stillhouse.registry.ledger.ledger import LedgerReader
-from stillhouse.schemas import canonical
+from stillhouse.schemas import canonical, moment
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.event import Event
 from stillhouse.schemas.events import ArtifactPublished, PlanRequested
@@ -77,7 +76,7 @@ class Bench:
         noted = self._worker(known)
         working = 1000 * (time.perf_counter() - called)
         started = self.until(lambda event: event.type == "run.started")
-        recorded = 1000 * (datetime.fromisoformat(started.ts).timestamp() - wall)
+        recorded = 1000 * (moment.parse(started.ts).timestamp() - wall)
         self.until(lambda event: event.type == "run.failed")
         if started.data["run"] != noted:
             raise RuntimeError("another run was started than the one that was asked for")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.registry.ledger.format import encode_line
+from stillhouse.schemas import moment
 from stillhouse.schemas.event import GENESIS, Event
 
 PER_PLAN = 25
@@ -391,7 +392,7 @@ def write(path: Path, batches: Iterator[Batch], *, step: float = 3.0) -> int:
     with path.open("wb") as log:
         for batch in batches:
             at += timedelta(seconds=step)
-            ts = at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            ts = moment.spell(at)
             for place, (kind, data) in enumerate(batch, start=1):
                 seq += 1
                 told = {

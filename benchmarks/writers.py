@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from stillhouse.registry.ledger.format import encode_line
 from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.schemas import moment
 from stillhouse.schemas.event import GENESIS, Actor, Event
 from stillhouse.schemas.events import TagMoved
 
@@ -65,7 +66,7 @@ def _inserted(database: sqlite3.Connection, number: int) -> None:
     event = Event(
         seq=seq + 1,
         prev=prev,
-        ts=datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z",
+        ts=moment.spell(datetime.now(UTC)),
         type=payload.TYPE,
         v=payload.VERSION,
         actor=ACTOR,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stillhouse.registry.planning.assess import assess
+from stillhouse.schemas import moment
 from stillhouse.schemas.digest import Digest
 from stillhouse.session import Session, clock
 
@@ -22,7 +23,7 @@ class Outlook:
         self.home = session.home
         self.state = session.state()
         self.site: Site = Surroundings(read_config(session.home).limits()).site
-        self.now = clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        self.now = moment.spell(clock())
 
     def view(self, plan: Digest, *, fresh: bool = False) -> PlanView:
         """A plan as it stands; `fresh`: as if it were asked for now. Raises KeyError."""

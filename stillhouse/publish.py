@@ -11,14 +11,13 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.documents import parse, read_document
 from stillhouse.progress import Meter, Unseen
 from stillhouse.registry.state.references import check_tag_name
-from stillhouse.schemas import canonical
+from stillhouse.schemas import canonical, moment
 from stillhouse.schemas.artifact import PUBLISHABLE, Form, Kind, Parent
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError, PhaseError, UntrustedFileError
@@ -205,7 +204,7 @@ def record(session: Session, fact: ArtifactPublished, *, renew: bool = False) ->
 
 
 def _old(session: Session, state: State, fact: ArtifactPublished) -> bool:
-    latest = datetime.fromisoformat(state.artifacts[fact.digest][-1].ts)
+    latest = moment.parse(state.artifacts[fact.digest][-1].ts)
     return clock() - latest >= session.config.grace
 
 

@@ -19,6 +19,7 @@ from stillhouse.registry.compare import origins
 from stillhouse.registry.compare.measurements import Measurement, Pair, Verdicts
 from stillhouse.registry.compare.origins import Change, Subject, Walk
 from stillhouse.registry.state.references import resolve_reference, resolve_run
+from stillhouse.schemas import moment
 from stillhouse.schemas.digest import is_digest
 from stillhouse.schemas.errors import InputError
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from stillhouse.schemas.event import Event
     from stillhouse.schemas.report import Metric
     from stillhouse.session import Session
-
-_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""RFC 3339, as in events."""
 
 _Thing = Annotated[
     str,
@@ -72,7 +70,7 @@ def diff(context: typer.Context, a: _Thing, b: _Thing, *, as_json: Json = False)
         after=after,
         walk=origins.walk(state, before, after),
         metrics=measured.pair_metrics(state, before, after),
-        gates=measured.pair_verdicts(state, before, after, clock().strftime(_TIME)),
+        gates=measured.pair_verdicts(state, before, after, moment.spell(clock())),
     )
     if as_json:
         render.json_document(_as_json(state, found))

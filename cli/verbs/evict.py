@@ -23,6 +23,7 @@ from stillhouse.cli.views import render
 from stillhouse.registry.keeping.marking import Stock, mark
 from stillhouse.registry.keeping.recovery import NotDerivableError, chain
 from stillhouse.registry.state.references import resolve_reference
+from stillhouse.schemas import moment
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import BusyError, InputError
@@ -172,7 +173,7 @@ def _dropped(session: Session, taker: Stocktaker, objects: Collection[Digest]) -
         stock,
         stock.needs.keys(),
         {},
-        now=now.isoformat(),
+        now=moment.spell(now),
         now_ns=int(now.timestamp() * NANOSECONDS),
         grace_ns=0,
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +30,7 @@ from stillhouse.cli.views import collection as sweepings
 from stillhouse.cli.views import render
 from stillhouse.registry.keeping.marking import Marks, Stock, mark
 from stillhouse.registry.keeping.retention import Kept, retention
+from stillhouse.schemas import moment
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import BusyError, InputError, IntegrityError
 from stillhouse.schemas.events import (
@@ -197,9 +198,9 @@ def grace_of(session: Session, given: str | None) -> timedelta:
 
 def decide(taker: Stocktaker, stock: Stock, grace: timedelta) -> Decision:
     """What is to go. Raises IntegrityError when it can not be known what something needs."""
-    now = clock()
-    spelt, since = _spelt(now), _spelt(now - grace)
-    kept = retention(taker.state, spelt, grace)
+    at = clock()
+    now, since = moment.spell(at), moment.spell(at - grace)
+    kept = retention(taker.state, now, grace)
     if damaged := [digest for digest in taker.unreadable if digest in kept]:
         raise _unknown_needs(damaged[0], taker.unreadable[damaged[0]])
     stock = _with_logs(stock, taker.state, kept, since)
@@ -207,8 +208,8 @@ def decide(taker: Stocktaker, stock: Stock, grace: timedelta) -> Decision:
         stock,
         kept,
         taker.state.condemned,
-        now=spelt,
-        now_ns=int(now.timestamp() * NANOSECONDS),
+        now=now,
+        now_ns=int(at.timestamp() * NANOSECONDS),
         grace_ns=int(grace.total_seconds() * NANOSECONDS),
     )
     return Decision(
@@ -217,9 +218,9 @@ def decide(taker: Stocktaker, stock: Stock, grace: timedelta) -> Decision:
         kept=kept,
         marks=marks,
         leases=taker.leases,
-        now=spelt,
+        now=now,
         since=since,
-        until=_spelt(now + grace),
+        until=moment.spell(at + grace),
     )
 
 
@@ -308,10 +309,6 @@ def _in_events(
     for start in range(0, len(both), _MOST):
         chunk, split = both[start : start + _MOST], max(0, len(artifacts) - start)
         yield tuple(chunk[:split]), tuple(chunk[split:])
-
-
-def _spelt(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _unknown_needs(digest: Digest, error: IntegrityError) -> IntegrityError:

@@ -14,6 +14,7 @@ from stillhouse.registry.keeping.presence import require_present
 from stillhouse.registry.planning.missing import first_causes, following
 from stillhouse.registry.planning.summary import release_of, summary_of_plan
 from stillhouse.registry.state.references import form_of, latest_plan, resolve_reference
+from stillhouse.schemas import moment
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError, IntegrityError
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from stillhouse.store.trees.trees import Entry
 
 _MANIFEST = "deployment_manifest.json"
-_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""RFC 3339, as in events."""
 
 
 def manifest(
@@ -176,7 +175,7 @@ def _waived(data: bytes) -> tuple[GateRow, ...]:
 
 def _expired(rows: Iterable[GateRow], state: State | None = None) -> list[dict[str, str]]:
     """The waivers among these that are over now, and that no later one of the registry follows."""
-    now = clock().strftime(_TIME)
+    now = moment.spell(clock())
     return [
         {
             "gate": row.gate,

@@ -15,6 +15,7 @@ import typer
 
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.views import render
+from stillhouse.schemas import moment
 from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,10 +94,9 @@ def _plain(value: object) -> Any:  # noqa: ANN401  # any JSON value
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def _time(moment: datetime) -> str:
+def _time(value: datetime) -> str:
     """As the ledger writes it. A time without a zone is UTC, as all times of the registry are."""
-    utc = moment if moment.tzinfo is None else moment.astimezone(UTC)
-    return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return moment.spell(value if value.tzinfo else value.replace(tzinfo=UTC))
 
 
 def _key(key: object) -> str:

@@ -11,6 +11,7 @@ import typer
 from stillhouse.cli.arguments import Json, Ref, session_of
 from stillhouse.cli.views import render
 from stillhouse.registry.state.references import find_run, resolve_reference
+from stillhouse.schemas import moment
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError
@@ -82,7 +83,7 @@ def expiry(text: str, now: datetime) -> str:
         raise _bad_date(text, "is beyond the year 9999 in UTC") from error
     if found <= now:
         raise _bad_date(text, "is not in the future")
-    return found.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.spell(found)
 
 
 def _bad_date(text: str, what: str) -> InputError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillhouse.cli.views import render
 from stillhouse.registry.keeping.retention import Keep, Kept
+from stillhouse.schemas import moment
 from stillhouse.schemas.digest import Digest
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ def explain(found: Decision, grace: timedelta, *, dry_run: bool) -> None:
 
 
 def _began(lease: Lease) -> str:
-    began = datetime.fromtimestamp(lease.began_ns / _NANOSECONDS, UTC)
-    return began.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.spell(datetime.fromtimestamp(lease.began_ns / _NANOSECONDS, UTC))
 
 
 def as_json(

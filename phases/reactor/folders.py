@@ -28,6 +28,7 @@ from stillhouse.registry.planning.assess import assess
 from stillhouse.registry.planning.views import Site, Status
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
+from stillhouse.schemas import moment
 from stillhouse.schemas.digest import SHORT, Digest, is_digest
 from stillhouse.schemas.limits import Limits
 from stillhouse.store.disk.durable import writing
@@ -187,7 +188,7 @@ def _touched(path: Path) -> str:
     for file in path.iterdir():
         with suppress(FileNotFoundError):
             latest = max(latest, file.lstat().st_mtime)
-    return datetime.fromtimestamp(latest, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.spell(datetime.fromtimestamp(latest, UTC))
 
 
 def _remove(path: Path) -> None:

@@ -16,6 +16,7 @@ from datetime import datetime
 from stillhouse.phases.workers.job import Ending
 from stillhouse.phases.workers.launch import Launcher
 from stillhouse.registry.state.runs import Run
+from stillhouse.schemas import moment
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import StorageError
 from stillhouse.schemas.limits import Limits
@@ -85,7 +86,7 @@ class Oversight:
         """Seconds since a run started: by the wall until it is met, then by a clock nobody sets."""
         now = time.monotonic()
         if (run.key, run.attempts) not in self._began:
-            old = (self._clock() - datetime.fromisoformat(run.ts)).total_seconds()
+            old = (self._clock() - moment.parse(run.ts)).total_seconds()
             self._began[run.key, run.attempts] = now - max(0.0, old)
         return now - self._began[run.key, run.attempts]
 

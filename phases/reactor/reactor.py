@@ -38,6 +38,7 @@ from stillhouse.registry.planning.decide import Start
 from stillhouse.registry.planning.views import PlanView, Reason, Site
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
+from stillhouse.schemas import moment
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError
@@ -123,7 +124,7 @@ class Reactor:
 
     def now(self) -> str:
         """The clock's time as events spell it."""
-        return _spelt(self._clock())
+        return moment.spell(self._clock())
 
     def site(self) -> Site:
         """The environment that runs would have now."""
@@ -151,7 +152,7 @@ class Reactor:
         if runs or self._refused:
             waits.append(LOOK_SECONDS)
         if (wake := self._todo().wake) is not None:
-            left = (datetime.fromisoformat(wake) - self._clock()).total_seconds()
+            left = (moment.parse(wake) - self._clock()).total_seconds()
             waits.append(max(_SOON, left))  # what fell due this moment is the next tick's
         return min(waits, default=None)
 
@@ -363,10 +364,6 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if asked:
             signal.raise_signal(signal.SIGINT)
-
-
-def _spelt(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _overtakes(event: Event, start: Start) -> bool:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
+from stillhouse.schemas import moment
 from stillhouse.schemas.digest import SHORT, Digest
-
-_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class Keep(StrEnum):
@@ -52,7 +51,7 @@ def retention(state: State, now: str, grace: timedelta) -> dict[Digest, Kept]:
 
     What is in `state.artifacts` and not here may be condemned. Reasons count in the order of Keep.
     """
-    since = (datetime.fromisoformat(now) - grace).strftime(_TIME)
+    since = moment.spell(moment.parse(now) - grace)
     kept: dict[Digest, Kept] = {}
     for digest, reason, detail in _roots(state, since):
         if digest in state.artifacts:

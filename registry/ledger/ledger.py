@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from stillhouse.registry.ledger import file as logfile
 from stillhouse.registry.ledger import format as chain
 from stillhouse.registry.ledger import writer
 from stillhouse.registry.ledger.format import START, BrokenError, Line, Position
-from stillhouse.schemas import canonical
+from stillhouse.schemas import canonical, moment
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.schemas.event import Actor, Event
@@ -184,7 +184,7 @@ class Ledger:
     ) -> tuple[tuple[Event, ...], list[bytes], writer.Mark]:
         """The events of one batch after `tail`, their lines, and the mark of the last one."""
         # A clock that was set back must not make an event older than the one before it.
-        ts = max(tail.ts, _rfc3339(self._clock()))
+        ts = max(tail.ts, moment.spell(self._clock()))
         events: list[Event] = []
         lines: list[bytes] = []
         prev = tail.end.hash
@@ -325,10 +325,3 @@ def _open(path: Path) -> int | None:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-
-
-def _rfc3339(now: datetime) -> str:
-    if now.tzinfo is None:
-        raise ValueError("the clock must give aware times")
-    utc = now if now.tzinfo is UTC else now.astimezone(UTC)
-    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

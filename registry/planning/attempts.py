@@ -6,11 +6,12 @@ pause, up to a limit; whatever else went wrong waits for a person.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from stillhouse.registry.planning.views import Reason, Status
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
+from stillhouse.schemas import moment
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.limits import Limits
 
@@ -54,4 +55,4 @@ def _due(run: Run, limits: Limits) -> str:
     if not run.failures:
         return ""
     pause = timedelta(seconds=limits.pause(run.failures))
-    return (datetime.fromisoformat(run.ended_ts) + pause).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.spell(moment.parse(run.ended_ts) + pause)

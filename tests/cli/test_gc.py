@@ -19,7 +19,7 @@ from stillhouse.cli.main import main
 from stillhouse.phases.workers.job import Outcome
 from stillhouse.publish import take_in
 from stillhouse.registry.home import Home
-from stillhouse.schemas import canonical
+from stillhouse.schemas import canonical, moment
 from stillhouse.schemas.artifact import Kind, Parent, Product
 from stillhouse.schemas.events import ArtifactPublished, RunStarted
 from stillhouse.session import Session
@@ -245,7 +245,7 @@ def test_a_grace_that_is_shorter_than_recorded_is_recorded_before_it_counts(
     still("gc", "--grace", "0")
     far = _events(session, "bytes.condemned")[0]["until"]
     assert _fates(still("gc", "--grace", "0", "--json")) == {digest: "sweep"}
-    assert far <= datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    assert far <= moment.spell(datetime.now(UTC))
 
 
 def test_no_artifact_loses_bytes_before_the_time_that_was_recorded_for_it(

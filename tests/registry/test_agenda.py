@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from stillhouse.registry.planning.agenda import Agenda
 from stillhouse.registry.planning.decide import Start
+from stillhouse.schemas import moment
 from stillhouse.schemas.events import (
     ArtifactEvicted,
     ArtifactPublished,
@@ -153,8 +154,7 @@ class _History:
         self.world.record(TagMoved(name="t", digest=digest("t")))
 
     def _at(self, seconds: int) -> str:
-        moment = datetime.fromisoformat(NOW) + timedelta(seconds=seconds)
-        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return moment.spell(moment.parse(NOW) + timedelta(seconds=seconds))
 
 
 @pytest.mark.parametrize("seed", range(40))

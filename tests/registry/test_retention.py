@@ -168,3 +168,10 @@ def test_all_that_shaped_a_release_is_kept_with_it() -> None:
             waiting += [p.digest for p in found.fact.parents if p.digest in world.state.artifacts]
     assert {plan, world.state.recipe(plan).policy} <= set(kept)
     assert sum(one.reason is Keep.SHAPED for one in kept.values()) > 4
+
+
+def test_a_grace_of_a_thousand_years_keeps_what_is_young() -> None:
+    world = World()
+    young = world._publish(Kind.DATASET, b"rows")
+    kept = retention(world.state, LATER, timedelta(days=400_000))
+    assert kept[young].reason is Keep.YOUNG
