@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from stillhouse.schemas.digest import Digest, Sha256
+from stillhouse.schemas.slot import Mode, shape_id
 from stillhouse.schemas.value import Value
 
 Dtype = Literal["int32", "float16", "float32"]
@@ -67,7 +68,7 @@ class Contract(Value):
     """Everything that an export promises. The list is the end of the workflow's phase 4."""
 
     schema_version: Literal[1] = 1
-    mode: Literal["prefill", "decode"]
+    mode: Mode
     length: int = Field(gt=0)
     """T for prefill; the state's capacity in tokens for decode."""
     shape_validation: ShapeStatus
@@ -99,3 +100,8 @@ class Contract(Value):
     tolerances: dict[str, float]
     """What the export itself checked, and how tightly."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def shape_id(self) -> str:
+        """The id of the shape that it is for: `prefill-128`."""
+        return shape_id(self.mode, self.length)

@@ -1,8 +1,8 @@
 """Plans: the slots that one resolved recipe asks for, and how the catalog describes a phase.
 
-A slot is one run to be had: (phase, variant). All slots are enumerated from the recipe, never
-guessed from lineage. A slot is *settled* when it is filled (its run succeeded, here or earlier
-under the same key) or when it is optional and failed.
+A slot is one run to be had: of a phase, about one shape or about no single one (schemas/slot.py).
+All slots are enumerated from the recipe, never guessed from lineage. A slot is *settled* when it is
+filled (its run succeeded, here or earlier under the same key) or when it is optional and failed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ class Slot:
     """One run that a plan asks for."""
 
     id: str
-    """`training`, `export/prefill-128`, `conversion/decode-128`."""
-    phase: str
+    """A `SlotId`, as text: `training`, `export/prefill-128`."""
     params: dict[str, Any]
     """The parameters that the phase reads; part of the run key."""
     needs: tuple[Need, ...]

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from stillhouse.schemas.report import Metric
+from stillhouse.schemas.slot import SlotId
 from stillhouse.schemas.value import Value
 
 
@@ -119,15 +120,18 @@ class Policy(Value):
                 raise ValueError(f"gate {name!r} must be named <phase>.<what>")
         return self
 
+    def gates_over(self, slot: SlotId) -> tuple[str, ...]:
+        """The gates that judge the runs of a slot."""
+        return tuple(
+            gate
+            for gate, rule in self.gates.items()
+            if phase_of(gate) == slot.phase and fnmatchcase(str(slot), rule.slots)
+        )
+
 
 def phase_of(gate: str) -> str:
     """The phase whose report a gate judges."""
     return gate.partition(".")[0]
-
-
-def applies(gate: str, rule: Gate, slot: str) -> bool:
-    """Whether a gate judges the runs of a slot."""
-    return phase_of(gate) == slot.partition("/")[0] and fnmatchcase(slot, rule.slots)
 
 
 def judge(rule: Gate, metrics: tuple[Metric, ...]) -> tuple[Verdict, tuple[CheckResult, ...]]:

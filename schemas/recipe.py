@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stillhouse.schemas.policy import Tier
+from stillhouse.schemas.slot import Shape, shapes_of
 from stillhouse.schemas.value import Value
 
 Ref = Annotated[str, Field(min_length=1)]
@@ -150,6 +151,11 @@ class ExportSection(Value):
         if len(set(self.prefill)) != len(self.prefill):
             raise ValueError("`prefill` lists a length twice")
         return self
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Every graph that the recipe asks for."""
+        return shapes_of(self.prefill, self.primary, self.decode_capacity)
 
 
 class ConversionSection(Value):

@@ -12,6 +12,7 @@ from pydantic import Field
 from stillhouse.schemas.artifact import Kind, Origin
 from stillhouse.schemas.digest import Digest, Sha256
 from stillhouse.schemas.policy import CheckResult, Tier, Verdict
+from stillhouse.schemas.slot import Mode, shape_id
 from stillhouse.schemas.value import Value
 
 
@@ -70,13 +71,18 @@ class WaiverRow(Value):
 class ShapeRow(Value):
     """One graph that the recipe asked for, and what became of it."""
 
-    mode: Literal["prefill", "decode"]
+    mode: Mode
     length: int
     primary: bool
     status: Literal["released", "failed", "excluded"]
     reason: str | None = None
     max_abs: float | None = None
     """Largest |exported - checkpoint| of the export's own check."""
+
+    @property
+    def id(self) -> str:
+        """The id of the shape: `prefill-128`."""
+        return shape_id(self.mode, self.length)
 
 
 class Capability(Value):
@@ -141,7 +147,7 @@ class ModelEntry(Value):
     """One package of the runtime config."""
 
     path: str
-    mode: Literal["prefill", "decode"]
+    mode: Mode
     length: int
     contract: str
     primary: bool

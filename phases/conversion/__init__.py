@@ -9,7 +9,6 @@ differs is no product: the run fails with the difference in words.
 from __future__ import annotations
 
 from stillhouse.phases.contract import Context
-from stillhouse.phases.shapes import shapes_of_export
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
 from stillhouse.schemas.recipe import Recipe
@@ -22,20 +21,19 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
         return ()
     return tuple(
         Slot(
-            id=f"conversion/{shape.id}",
-            phase="conversion",
+            id=shape.slot("conversion"),
             params={
                 "target": section.target,
                 "precision": section.precision,
                 "threads": section.threads,
             },
             needs=tuple(
-                Need(role=role, slot=f"export/{shape.id}", output=role)
+                Need(role=role, slot=shape.slot("export"), output=role)
                 for role in ("export", "contract")
             ),
             optional=shape.optional,
         )
-        for shape in shapes_of_export(export)
+        for shape in export.shapes
     )
 
 

@@ -55,7 +55,7 @@ def _convert(context: Context) -> tuple[Product, ...]:
     )
     del program
     done("convert")
-    saved = canonicalise(raw, context.scratch / f"{contract.mode}-{contract.length}.mlpackage")
+    saved = canonicalise(raw, context.scratch / f"{contract.shape_id}.mlpackage")
     done("save")
     package = Package.open(saved)
     found = package_differences(package, contract)

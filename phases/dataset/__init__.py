@@ -32,7 +32,6 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
     return (
         Slot(
             id="dataset",
-            phase="dataset",
             # A file is named by its place among the `source` inputs: no path, and no digest twice.
             params={"dataset": section.to_json(), "teacher": recipe.teacher.name},
             needs=(

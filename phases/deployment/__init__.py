@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from stillhouse.phases import slots as needs
 from stillhouse.phases.contract import Context
-from stillhouse.phases.shapes import shapes_of_export
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
 from stillhouse.schemas.recipe import Recipe
@@ -29,14 +28,14 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
         "prefill": list(recipe.export.prefill),
         "decode_capacity": recipe.export.decode_capacity,
     }
-    return (Slot(id="deployment", phase="deployment", params=params, needs=_needs(recipe)),)
+    return (Slot(id="deployment", params=params, needs=_needs(recipe)),)
 
 
 def _needs(recipe: Recipe) -> tuple[Need, ...]:
     assert recipe.export is not None  # noqa: S101  # [deployment] needs [conversion] needs [export]
     found = [
-        Need(role=f"{output}/{s.id}", slot=f"{phase}/{s.id}", output=output, optional=s.optional)
-        for s in shapes_of_export(recipe.export)
+        Need(role=f"{output}/{s.id}", slot=s.slot(phase), output=output, optional=s.optional)
+        for s in recipe.export.shapes
         for phase, output in (
             ("conversion", "mlpackage"),
             ("export", "export"),

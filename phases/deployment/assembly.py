@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from stillhouse.phases.deployment.request import Checkpoint, Graph, Request, VerdictRow
-from stillhouse.phases.shapes import Shape
 from stillhouse.registry.projection.release import ReleaseRows
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind
@@ -28,6 +27,7 @@ from stillhouse.schemas.release import (
     RuntimeConfig,
     ShapeRow,
 )
+from stillhouse.schemas.slot import Shape, SlotId
 from stillhouse.store.disk.hashing import hash_bytes
 
 RUNTIME_CONFIG = "runtime_config.json"
@@ -51,7 +51,7 @@ def assemble(
     _refuse(request, graphs, checkpoint, facts)
     config = runtime_config(request, graphs, checkpoint)
     released = {g.shape.id for g in graphs}
-    about = [row for row in request.verdicts if _concerns(row.slot, request, released)]
+    about = [row for row in request.verdicts if _concerns(row, request, released)]
     gates = _gates(request)
     shapes = tuple(_shape(shape, graphs, request, facts) for shape in request.shapes)
     reports = [facts_of(a, ReportFacts) for a in facts.artifacts if a.kind is Kind.REPORT]
@@ -168,8 +168,8 @@ def _absent(request: Request, released: set[str]) -> Iterable[str]:
 def _mismatched(graphs: Sequence[Graph], checkpoint: Checkpoint) -> Iterable[str]:
     for graph in graphs:
         promises, shape = graph.promises, graph.shape
-        if (promises.mode, promises.length) != (shape.mode, shape.length):
-            yield f"the contract of {shape.id} is for {promises.mode}-{promises.length}"
+        if promises.shape_id != shape.id:
+            yield f"the contract of {shape.id} is for {promises.shape_id}"
         if promises.export_digest != graph.export:
             yield f"the contract of {shape.id} is for another export"
         if promises.checkpoint != checkpoint.digest:
@@ -184,7 +184,7 @@ def _closed(request: Request, released: set[str], facts: ReleaseRows) -> Iterabl
         if not rows:
             yield f"{name}: not_run, nothing was judged"
         for row in rows:
-            if not _concerns(row.slot, request, released):
+            if not _concerns(row, request, released):
                 continue
             if not row.open:
                 yield f"{name} ({_about(row)}): {row.verdict}"
@@ -199,9 +199,9 @@ def _recorded(facts: ReleaseRows) -> set[Digest]:
     return {a.digest for a in facts.artifacts if a.origin != "imported"}
 
 
-def _concerns(slot: str, request: Request, released: set[str]) -> bool:
-    """Whether a slot's verdicts bear on this release: not those of an optional shape left out."""
-    shape = slot.partition("/")[2]
+def _concerns(row: VerdictRow, request: Request, released: set[str]) -> bool:
+    """Whether a verdict bears on this release: not one over an optional shape left out."""
+    shape = row.shape
     return shape in released or not any(s.id == shape and s.optional for s in request.shapes)
 
 
@@ -278,7 +278,7 @@ def _shape(shape: Shape, graphs: Sequence[Graph], request: Request, facts: Relea
     failed = [
         f"{slot}: {message}"
         for slot, message in sorted(facts.failures.items())
-        if slot.partition("/")[2] == shape.id
+        if SlotId.parse(slot).shape == shape.id
     ]
     closed = [
         f"{row.gate}: {row.verdict}"
@@ -332,7 +332,7 @@ def _limits(
     )
     for shape in shapes:
         if shape.status != "released":
-            yield f"{shape.mode}-{shape.length} is not released ({shape.status}): {shape.reason}."
+            yield f"{shape.id} is not released ({shape.status}): {shape.reason}."
     if not any(phase_of(g.gate) == "evaluation" for g in gates):
         yield "No gate judged the quality of the model's answers."
     for a in sorted(facts.artifacts, key=lambda a: (a.seq, a.digest)):

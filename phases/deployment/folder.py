@@ -23,12 +23,12 @@ from stillhouse.phases.deployment.assembly import (
     package_path,
 )
 from stillhouse.phases.deployment.request import Checkpoint, Graph, Request, eos_of
-from stillhouse.phases.shapes import Shape
 from stillhouse.schemas import canonical
 from stillhouse.schemas.contract import Contract
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError, PhaseError
 from stillhouse.schemas.release import ReleasedFile
+from stillhouse.schemas.slot import Shape
 from stillhouse.store.disk.durable import writing
 from stillhouse.store.disk.hashing import hash_file
 

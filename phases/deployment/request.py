@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.phases.shapes import Shape, shapes_of
 from stillhouse.schemas.contract import Contract
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.events import GateEvaluated, GateWaived
 from stillhouse.schemas.policy import CheckResult, Tier, Verdict
 from stillhouse.schemas.recipe import DeploymentSection
 from stillhouse.schemas.release import WaiverRow
+from stillhouse.schemas.slot import Shape, SlotId, shapes_of
 from stillhouse.schemas.value import Value
 
 
@@ -48,9 +48,9 @@ class VerdictRow(Value):
         return self.verdict is Verdict.PASS or self.waiver is not None
 
     @property
-    def shape(self) -> str:
-        """The shape that the slot is about; empty for slots without one."""
-        return self.slot.partition("/")[2]
+    def shape(self) -> str | None:
+        """The id of the shape that the slot is about; None for slots without one."""
+        return SlotId.parse(self.slot).shape
 
     def told(
         self,

@@ -23,6 +23,7 @@ from stillhouse.schemas.digest import Digest, Sha256
 from stillhouse.schemas.errors import InputError, UntrustedFileError
 from stillhouse.schemas.policy import Verdict
 from stillhouse.schemas.release import GateRow, Manifest, ReleasedFile, RuntimeConfig
+from stillhouse.schemas.slot import SlotId
 from stillhouse.store.disk.durable import reading, shown
 from stillhouse.store.disk.hashing import hash_bytes, hash_file
 from stillhouse.store.trees.names import component_fault, path_faults
@@ -207,8 +208,8 @@ def _artifact_faults(manifest: Manifest) -> Iterator[str]:
 
 def _capability_faults(manifest: Manifest) -> Iterator[str]:
     """Claims that the manifest's own verdicts on what is released do not carry."""
-    left_out = {f"{s.mode}-{s.length}" for s in manifest.shapes if s.status != "released"}
-    gates = [g for g in manifest.gates if g.slot.partition("/")[2] not in left_out]
+    left_out = {s.id for s in manifest.shapes if s.status != "released"}
+    gates = [g for g in manifest.gates if SlotId.parse(g.slot).shape not in left_out]
     for claim in manifest.capabilities:
         rows = [g for g in gates if g.gate in claim.gates]
         bad = {g.gate for g in rows if g.verdict is not Verdict.PASS}

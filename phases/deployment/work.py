@@ -87,7 +87,7 @@ def _store(context: Context, folder: Path, manifest: Manifest, config: RuntimeCo
         depends_on=manifest.depends_on.seq,
         manifest=own.digest,
         manifest_sha256=own.sha256,
-        shapes={f"{s.mode}-{s.length}": s.status for s in manifest.shapes},
+        shapes={s.id: s.status for s in manifest.shapes},
         capabilities=tuple(c.name for c in manifest.capabilities),
         not_run=manifest.not_run,
     )

@@ -21,7 +21,7 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
     if recipe.evaluation is None:
         return ()
     params = {"evaluation": recipe.evaluation.to_json()}
-    return (Slot(id="evaluation", phase="evaluation", params=params, needs=_needs(recipe)),)
+    return (Slot(id="evaluation", params=params, needs=_needs(recipe)),)
 
 
 def _needs(recipe: Recipe) -> tuple[Need, ...]:

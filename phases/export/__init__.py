@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from stillhouse.phases import slots as needs
 from stillhouse.phases.contract import Context
-from stillhouse.phases.shapes import shapes_of_export
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.plan import Made, PhaseSpec, Slot
 from stillhouse.schemas.recipe import Recipe
@@ -25,13 +24,12 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
         return ()
     return tuple(
         Slot(
-            id=f"export/{shape.id}",
-            phase="export",
+            id=shape.slot("export"),
             params={"mode": shape.mode, "length": shape.length, "threads": section.threads},
             needs=(needs.checkpoint(recipe),),
             optional=shape.optional,
         )
-        for shape in shapes_of_export(section)
+        for shape in section.shapes
     )
 
 

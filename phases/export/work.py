@@ -27,7 +27,7 @@ from stillhouse.phases.export.golden import Golden, golden_tokens
 from stillhouse.phases.models import Student, StudentConfig, load_checkpoint
 from stillhouse.phases.models.static import archive
 from stillhouse.phases.models.static.graphs import StaticDecode, StaticPrefill
-from stillhouse.phases.models.static.interface import CONVENTIONS, Interface, Mode, promised
+from stillhouse.phases.models.static.interface import CONVENTIONS, Interface, promised
 from stillhouse.phases.numerics.threads import fixed
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind, Product
@@ -36,6 +36,7 @@ from stillhouse.schemas.contract import Golden as Answers
 from stillhouse.schemas.errors import PhaseError
 from stillhouse.schemas.facts import ContractFacts, ExportFacts, TensorFacts
 from stillhouse.schemas.report import Report, metric
+from stillhouse.schemas.slot import Mode, shape_id
 from stillhouse.store.disk.hashing import hash_file
 
 ROUTE = "torch.export strict=False"
@@ -48,7 +49,7 @@ _STEPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shape:
+class _GraphSpec:
     """What one slot is about."""
 
     mode: Mode
@@ -70,7 +71,7 @@ class _Shape:
 class _Done:
     """What an export came to, ready to be published."""
 
-    shape: _Shape
+    spec: _GraphSpec
     path: Path
     golden: Golden
     measured: Measured
@@ -93,16 +94,16 @@ def _export(context: Context) -> _Done:
 
     folder = context.one("checkpoint").path
     student, config = load_checkpoint(folder)
-    shape = _shape(context.params, config)
-    graph = _graph(shape, student)
+    spec = _spec(context.params, config)
+    graph = _graph(spec, student)
     golden = golden_tokens(
-        folder / "tokenizer.json", vocab_size=config.vocab_size, length=shape.golden_length
+        folder / "tokenizer.json", vocab_size=config.vocab_size, length=spec.golden_length
     )
     done("load")
     measured = _measure(student, graph, golden)
     demand(measured.figures)
     done("check")
-    program = archive.export(graph, _example(shape.interface))
+    program = archive.export(graph, _example(spec.interface))
     done("export")
     path = archive.save(program, context.scratch)
     del program
@@ -111,7 +112,7 @@ def _export(context: Context) -> _Done:
     demand({"archive.max_abs": max_abs})
     done("compare")
     return _Done(
-        shape=shape,
+        spec=spec,
         path=path,
         golden=golden,
         measured=measured,
@@ -120,15 +121,15 @@ def _export(context: Context) -> _Done:
     )
 
 
-def _shape(params: Mapping[str, Any], config: StudentConfig) -> _Shape:
+def _spec(params: Mapping[str, Any], config: StudentConfig) -> _GraphSpec:
     mode, length = params["mode"], int(params["length"])
     assert mode in ("prefill", "decode")  # noqa: S101  # SPEC makes no other
-    return _Shape(mode=mode, length=length, architecture=config.architecture(), config=config)
+    return _GraphSpec(mode=mode, length=length, architecture=config.architecture(), config=config)
 
 
-def _graph(shape: _Shape, student: Student) -> StaticPrefill | StaticDecode:
-    kind = StaticPrefill if shape.mode == "prefill" else StaticDecode
-    return kind(shape.architecture, student.state_dict(), shape.length)
+def _graph(spec: _GraphSpec, student: Student) -> StaticPrefill | StaticDecode:
+    kind = StaticPrefill if spec.mode == "prefill" else StaticDecode
+    return kind(spec.architecture, student.state_dict(), spec.length)
 
 
 def _measure(student: Student, graph: StaticPrefill | StaticDecode, golden: Golden) -> Measured:
@@ -143,9 +144,9 @@ def _example(interface: Interface) -> tuple[torch.Tensor, ...]:
 
 
 def _publish(context: Context, done: _Done) -> tuple[Product, ...]:
-    shape = done.shape
-    name = f"{shape.mode}-{shape.length}"
-    facts = ExportFacts(mode=shape.mode, length=shape.length)
+    spec = done.spec
+    name = shape_id(spec.mode, spec.length)
+    facts = ExportFacts(mode=spec.mode, length=spec.length)
     export = context.file(
         "export", Kind.EXPORT, done.path, name=f"{name}.pt2", facts=facts, sha256=True
     )
@@ -177,13 +178,13 @@ def _report(done: _Done, export: Product) -> Report:
 
 
 def _contract(context: Context, done: _Done, export: Product) -> Contract:
-    checkpoint, shape, interface = context.one("checkpoint"), done.shape, done.shape.interface
+    checkpoint, spec, interface = context.one("checkpoint"), done.spec, done.spec.interface
     tokenizer = checkpoint.path / "tokenizer.json"
-    words = CONVENTIONS[shape.mode]
+    words = CONVENTIONS[spec.mode]
     figures = done.measured.figures
     return Contract(
-        mode=shape.mode,
-        length=shape.length,
+        mode=spec.mode,
+        length=spec.length,
         shape_validation=ShapeStatus(status="ok", max_abs=figures["parity.max_abs"]),
         inputs=interface.inputs,
         outputs=interface.outputs,
@@ -191,7 +192,7 @@ def _contract(context: Context, done: _Done, export: Product) -> Contract:
         mask_convention=words.mask,
         position_convention=words.position,
         cache_layout=words.cache,
-        architecture=shape.architecture,
+        architecture=spec.architecture,
         rms_norm=RMS_NORM,
         tokenizer=hash_file(tokenizer).digest if tokenizer.is_file() else None,
         checkpoint=checkpoint.digest,
@@ -204,7 +205,7 @@ def _contract(context: Context, done: _Done, export: Product) -> Contract:
         precision=PRECISION,
         golden=_answers(done.golden, done.measured.reference),
         tolerances={n: t for n, t in TOLERANCES.items() if n in {*figures, "archive.max_abs"}},
-        warnings=_warnings(shape),
+        warnings=_warnings(spec),
     )
 
 
@@ -219,9 +220,9 @@ def _answers(golden: Golden, reference: torch.Tensor) -> Answers:
     )
 
 
-def _warnings(shape: _Shape) -> tuple[str, ...]:
-    trained = shape.config.max_position_embeddings
-    if shape.length <= trained:
+def _warnings(spec: _GraphSpec) -> tuple[str, ...]:
+    trained = spec.config.max_position_embeddings
+    if spec.length <= trained:
         return ()
     return (f"Positions from {trained} on are beyond what the checkpoint was trained for.",)
 

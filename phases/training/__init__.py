@@ -22,7 +22,7 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
         return ()
     params = {"student": recipe.student.to_json(), "training": recipe.training.to_json()}
     needs = tuple(Need(role=role, slot="dataset", output=role) for role in _NEEDS)
-    return (Slot(id="training", phase="training", params=params, needs=needs),)
+    return (Slot(id="training", params=params, needs=needs),)
 
 
 def run(context: Context) -> tuple[Product, ...]:

@@ -6,14 +6,13 @@ text, and compare its logits with the checkpoint's own, in fp32 PyTorch; on macO
 predict the same. The report counts and measures, it judges nothing: what is wrong with a package is
 a figure, and a figure that could not be taken is missing, which no gate passes.
 
-Source of the gates: docs/design.md; of the two modes: phases/mil/interpreter.py.
+Source of the gates: docs/design.md; of the two kinds of arithmetic: phases/mil/interpreter.py.
 """
 
 from __future__ import annotations
 
 from stillhouse.phases import slots as needs
 from stillhouse.phases.contract import Context
-from stillhouse.phases.shapes import shapes_of_export
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
 from stillhouse.schemas.recipe import Recipe
@@ -28,19 +27,18 @@ def slots(recipe: Recipe) -> tuple[Slot, ...]:
     text = needs.dataset(recipe)
     return tuple(
         Slot(
-            id=f"verification/{shape.id}",
-            phase="verification",
+            id=shape.slot("verification"),
             params=section.to_json(),
             needs=(
-                Need(role="mlpackage", slot=f"conversion/{shape.id}", output="mlpackage"),
-                Need(role="contract", slot=f"export/{shape.id}", output="contract"),
-                Need(role="export", slot=f"export/{shape.id}", output="export"),
+                Need(role="mlpackage", slot=shape.slot("conversion"), output="mlpackage"),
+                Need(role="contract", slot=shape.slot("export"), output="contract"),
+                Need(role="export", slot=shape.slot("export"), output="export"),
                 needs.checkpoint(recipe),
                 *((text,) if text else ()),
             ),
             optional=shape.optional,
         )
-        for shape in shapes_of_export(export)
+        for shape in export.shapes
     )
 
 

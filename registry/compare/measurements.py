@@ -15,6 +15,7 @@ from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.facts import ReportFacts
 from stillhouse.schemas.report import Metric
+from stillhouse.schemas.slot import SlotId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +161,7 @@ def _paired(
 
 
 def _phase(slot: str) -> str:
-    return slot.partition("/")[0]
+    return SlotId.parse(slot).phase
 
 
 # -- gates --------------------------------------------------------------------------------------

@@ -28,8 +28,9 @@ from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.facts import ReportFacts
 from stillhouse.schemas.plan import Need, PhaseSpec, Slot
-from stillhouse.schemas.policy import Policy, Verdict, applies, phase_of
+from stillhouse.schemas.policy import Policy, Verdict, phase_of
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.slot import SlotId
 
 
 def enumerate_slots(
@@ -90,8 +91,7 @@ class Assessment:
         self._came_to: dict[str, object] = {}
         self._places = {slot.id: place for place, (_, slot) in enumerate(self.slots)}
         self._fed_gates = {
-            slot.id: tuple(n for n, r in self.policy.gates.items() if applies(n, r, slot.id))
-            for _, slot in self.slots
+            slot.id: self.policy.gates_over(SlotId.parse(slot.id)) for _, slot in self.slots
         }
 
     def again(self, now: str, touched: Container[str] | None = None) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class Assessment:
             return view
         inputs: list[Parent] = []
         for need in slot.needs:
-            if spec.seals and need.optional and self._left_out(need):
+            if spec.seals and need.optional and need.slot and self._left_out(need.slot):
                 continue
             found, trouble = self._input(spec, slot, need)
             if trouble:
@@ -245,13 +245,12 @@ class Assessment:
                 return _held(spec, slot, status, reason, gate)
         return None
 
-    def _left_out(self, need: Need) -> bool:
-        """Whether an optional shape stays out of the release: a required gate over it is closed."""
-        shape = need.role.partition("/")[2]
+    def _left_out(self, source: str) -> bool:
+        """Whether a slot's shape stays out of the release: a required gate over it is closed."""
+        shape = SlotId.parse(source).shape
         return any(
-            gate.required and not gate.open
-            for (_, slot_id), gate in self.gates.items()
-            if slot_id.partition("/")[2] == shape
+            gate.required and not gate.open and SlotId.parse(slot).shape == shape
+            for (_, slot), gate in self.gates.items()
         )
 
     def _input(
@@ -278,7 +277,7 @@ class Assessment:
 
     def _closed_start_gate(self, spec: PhaseSpec, slot: Slot) -> SlotView | None:
         sources = {need.slot for need in slot.needs if need.slot}
-        fed = {source.partition("/")[0] for source in sources}
+        fed = {SlotId.parse(source).phase for source in sources}
         for name in spec.start_gates:
             if phase_of(name) in fed and name not in self.policy.gates:
                 detail = f"{name}: the policy {self.policy.name} has no rule for it"

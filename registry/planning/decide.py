@@ -17,7 +17,8 @@ from stillhouse.registry.state.state import State
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.events import GateEvaluated, Payload, ReleaseCut, RunReused
 from stillhouse.schemas.facts import EnvironmentFacts, ReleaseFacts, ReportFacts
-from stillhouse.schemas.policy import Policy, applies, judge, phase_of
+from stillhouse.schemas.policy import Policy, judge, phase_of
+from stillhouse.schemas.slot import SlotId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +71,10 @@ def _judge(
     if report is None or published is None:
         return
     facts = published.facts(ReportFacts)
-    for gate, rule in policy.gates.items():
+    for gate in policy.gates_over(SlotId.parse(slot.slot.id)):
         key = (gate, facts.subject, report, policy_digest)
-        if applies(gate, rule, slot.slot.id) and key not in state.verdicts:
-            verdict, checks = judge(rule, facts.metrics)
+        if key not in state.verdicts:
+            verdict, checks = judge(policy.gates[gate], facts.metrics)
             yield GateEvaluated(
                 gate=gate,
                 subject=facts.subject,

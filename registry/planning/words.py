@@ -5,7 +5,8 @@ from __future__ import annotations
 from stillhouse.registry.planning.views import ENVIRONMENT, GateView, PlanView, Status
 from stillhouse.registry.state.state import Waived
 from stillhouse.schemas.digest import SHORT, Digest
-from stillhouse.schemas.policy import Policy, Verdict, applies, phase_of
+from stillhouse.schemas.policy import Policy, Verdict, phase_of
+from stillhouse.schemas.slot import SlotId
 
 
 def gate_reason(view: PlanView, gate: GateView) -> str:
@@ -29,7 +30,7 @@ def unfed_reason(policy: Policy, view: PlanView, gate: str) -> str:
     slots = [slot for slot in view.slots if slot.spec.name == phase]
     if not slots:
         return f"no slot of this plan feeds it: its recipe has no [{phase}]"
-    judged = [slot for slot in slots if applies(gate, policy.gates[gate], slot.slot.id)]
+    judged = [s for s in slots if gate in policy.gates_over(SlotId.parse(s.slot.id))]
     if not judged:
         pattern = policy.gates[gate].slots
         return f"no slot of this plan feeds it: none is named like {pattern!r}"

@@ -10,7 +10,6 @@ from typing import Any
 from stillhouse.phases.contract import Context, Input, Put
 from stillhouse.phases.deployment import slots
 from stillhouse.phases.deployment.request import Checkpoint, Graph, Request
-from stillhouse.phases.shapes import Shape
 from stillhouse.registry.projection.release import ArtifactRow, ReleaseRows
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind
@@ -20,6 +19,7 @@ from stillhouse.schemas.facts import ReportFacts
 from stillhouse.schemas.policy import Check, Gate, Policy, Tier
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.release import Head, ReleasedFile, RunRow
+from stillhouse.schemas.slot import Shape, SlotId
 from stillhouse.store.disk.hashing import hash_bytes
 from stillhouse.store.objects.local import BlobStore
 from stillhouse.store.trees.trees import put_tree
@@ -198,7 +198,7 @@ def the_artifacts() -> list[ArtifactRow]:
 def a_run(slot: str, seq: int, **tools: str) -> RunRow:
     return RunRow(
         run=digest(f"run {slot}"),
-        phase=slot.partition("/")[0],
+        phase=SlotId.parse(slot).phase,
         phase_version=1,
         slot=slot,
         inputs={"checkpoint": [CHECKPOINT]},

@@ -77,8 +77,7 @@ class Bench:
     def reactor(self, *does: dict[str, Any], **limits: Any) -> Reactor:
         """A reactor over a catalog of one phase with one slot for each thing to do."""
         slots = tuple(
-            Slot(id=f"tested/{place}", phase="tested", params=params, needs=())
-            for place, params in enumerate(does)
+            Slot(id=f"tested/{place}", params=params, needs=()) for place, params in enumerate(does)
         )
         spec = PhaseSpec(
             name="tested",

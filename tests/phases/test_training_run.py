@@ -81,7 +81,7 @@ def test_a_recipe_that_trains_asks_for_one_slot() -> None:
         "training": {"steps": 3},
     }
     (slot,) = training.SPEC.slots(Recipe.model_validate(sections))
-    assert slot.id == slot.phase == "training"
+    assert slot.id == "training"
     assert slot.params["student"] == {"layers": [0, 2]}
     assert slot.params["training"]["steps"] == 3
     assert [(n.role, n.slot, n.output) for n in slot.needs] == [

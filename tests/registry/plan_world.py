@@ -36,6 +36,7 @@ from stillhouse.schemas.plan import Made, Need, PhaseSpec, Slot
 from stillhouse.schemas.policy import Policy, Tier
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.report import Metric
+from stillhouse.schemas.slot import SlotId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def _training(recipe: Recipe) -> tuple[Slot, ...]:
     if recipe.given.checkpoint is None:
         return ()
     need = Need(role="checkpoint", digest=recipe.given.checkpoint)
-    return (Slot(id="training", phase="training", params={"steps": 1}, needs=(need,)),)
+    return (Slot(id="training", params={"steps": 1}, needs=(need,)),)
 
 
 def _export(recipe: Recipe) -> tuple[Slot, ...]:
@@ -91,7 +92,6 @@ def _export(recipe: Recipe) -> tuple[Slot, ...]:
     return tuple(
         Slot(
             id=f"export/prefill-{length}",
-            phase="export",
             params={"length": length},
             needs=(Need(role="checkpoint", slot="training", output="checkpoint"),),
             optional=length != section.primary,
@@ -106,7 +106,6 @@ def _conversion(recipe: Recipe) -> tuple[Slot, ...]:
     return tuple(
         Slot(
             id=slot.id.replace("export", "conversion"),
-            phase="conversion",
             params={},
             needs=(Need(role="export", slot=slot.id, output="export"),),
             optional=slot.optional,
@@ -120,14 +119,14 @@ def _deployment(recipe: Recipe) -> tuple[Slot, ...]:
         return ()
     needs = tuple(
         Need(
-            role=f"mlpackage/{slot.id.partition('/')[2]}",
+            role=f"mlpackage/{SlotId.parse(slot.id).shape}",
             slot=slot.id,
             output="mlpackage",
             optional=slot.optional,
         )
         for slot in _conversion(recipe)
     )
-    return (Slot(id="deployment", phase="deployment", params={}, needs=needs),)
+    return (Slot(id="deployment", params={}, needs=needs),)
 
 
 CATALOG = (

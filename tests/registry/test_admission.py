@@ -21,7 +21,7 @@ from .plan_world import digest
 
 def _start(phase: str, place: int = 0) -> Start:
     spec = PhaseSpec(name=phase, version=1, slots=lambda _: (), makes=(), tools=())
-    slot = Slot(id=f"{phase}/{place}", phase=phase, params={}, needs=())
+    slot = Slot(id=f"{phase}/{place}", params={}, needs=())
     key = digest(f"{phase} {place}")
     view = SlotView(slot=slot, spec=spec, status=Status.READY, reason=Reason.NEW, key=key)
     return Start(plan=digest("plan"), view=view)

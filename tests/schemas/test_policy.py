@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stillhouse.schemas.policy import Check, Gate, Policy, Verdict, applies, judge
+from stillhouse.schemas.policy import Check, Gate, Policy, Verdict, judge
 from stillhouse.schemas.report import Metric, metric
+from stillhouse.schemas.slot import SlotId
 
 
 def _verdict(*checks: Check, metrics: tuple[Metric, ...]) -> Verdict:
@@ -67,10 +68,16 @@ def test_a_pass_always_rests_on_a_finite_number(value: float) -> None:
 
 
 def test_a_gate_judges_the_slots_of_its_phase_that_match_its_pattern() -> None:
-    rule = Gate(checks=(KL,), slots="verification/decode-*")
-    assert applies("verification.x", rule, "verification/decode-128")
-    assert not applies("verification.x", rule, "verification/prefill-128")
-    assert not applies("export.x", rule, "verification/decode-128")
+    every, decode = Gate(checks=(KL,)), Gate(checks=(KL,), slots="verification/decode-*")
+    gates = {"verification.x": decode, "verification.y": every, "export.x": every}
+    policy = Policy(name="p", gates=gates, tiers={})
+    for slot, judged in {
+        "verification/decode-128": ("verification.x", "verification.y"),
+        "verification/prefill-128": ("verification.y",),
+        "export/prefill-128": ("export.x",),
+        "training": (),
+    }.items():
+        assert policy.gates_over(SlotId.parse(slot)) == judged
 
 
 @pytest.mark.parametrize(

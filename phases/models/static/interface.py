@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from stillhouse.schemas.contract import Architecture, Contract, Tensor
+from stillhouse.schemas.slot import Mode
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-
-Mode = Literal["prefill", "decode"]
 
 _CACHE = "[layer, key-value head, token, head dimension]"
 
