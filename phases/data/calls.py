@@ -63,7 +63,7 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slot:
+class ArgumentSlot:
     """One argument's place in a call: what stands before its value, and the value itself."""
 
     argument: str
@@ -116,20 +116,22 @@ def parse_call(text: str) -> Call | None:
     return Call(name=name, arguments=arguments) if isinstance(arguments, dict) else None
 
 
-def skeleton(call: Call) -> tuple[Slot, ...]:
+def skeleton(call: Call) -> tuple[ArgumentSlot, ...]:
     """The argument slots of a call, each with everything before it as the call has it."""
     slots = []
     written = f'{{"name":{_json(call.name)},"arguments":{{'
     for argument, value in call.arguments.items():
         written += f"{_json(argument)}:"
         slots.append(
-            Slot(argument=argument, prefix=written + '"' * isinstance(value, str), value=value)
+            ArgumentSlot(
+                argument=argument, prefix=written + '"' * isinstance(value, str), value=value
+            )
         )
         written += f"{_json(value)},"
     return tuple(slots)
 
 
-def read_slot(slot: Slot, decoded: str) -> Filled | None:
+def read_slot(slot: ArgumentSlot, decoded: str) -> Filled | None:
     """The value at the start of `decoded`, the text that a model wrote after the slot's prefix.
 
     None while it is unfinished (a number is finished only by what follows it) or when it is not

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stillhouse.phases.data.calls import Slot, accepts, parse_call, read_slot, skeleton
+from stillhouse.phases.data.calls import ArgumentSlot, accepts, parse_call, read_slot, skeleton
 from stillhouse.phases.data.records import Record
 from stillhouse.phases.teachers import ChatTokenizer
 from stillhouse.schemas import canonical
@@ -35,7 +35,7 @@ class Predictor(Protocol):
 class SlotTask:
     """One argument whose value is to be decoded."""
 
-    slot: Slot
+    slot: ArgumentSlot
     prefix_ids: tuple[int, ...]
     """Prompt and forced skeleton, as tokens."""
     right: tuple[Any, ...]
@@ -64,7 +64,9 @@ def slot_tasks(record: Record, tokenizer: ChatTokenizer) -> tuple[SlotTask, ...]
     )
 
 
-def _task(slot: Slot, right: Sequence[Any], record: Record, tokenizer: ChatTokenizer) -> SlotTask:
+def _task(
+    slot: ArgumentSlot, right: Sequence[Any], record: Record, tokenizer: ChatTokenizer
+) -> SlotTask:
     prompt = record.token_ids[: record.answer_start]
     longest = max(len(tokenizer.encode(json.dumps(v, ensure_ascii=False))) for v in right)
     return SlotTask(

@@ -8,7 +8,7 @@ what a result means and what it does not.
 from __future__ import annotations
 
 from stillhouse.phases.mil.checks import unknown_ops
-from stillhouse.phases.mil.interpreter import Interpreter, Mode, RunResult
+from stillhouse.phases.mil.interpreter import Arithmetic, Interpreter, RunResult
 from stillhouse.phases.mil.package import (
     Package,
     Signature,
@@ -20,8 +20,8 @@ from stillhouse.phases.mil.tally import RunStats
 from stillhouse.phases.mil.tensortype import TensorType
 
 __all__ = [
+    "Arithmetic",
     "Interpreter",
-    "Mode",
     "Package",
     "RunResult",
     "RunStats",

@@ -1,6 +1,6 @@
 """Runs a function of a saved package on this machine, to check its numbers without a Mac.
 
-Two modes:
+Two kinds of arithmetic:
 
 - `fp32`: every float is an fp32 number. What differs from the original model is the conversion or
   the weights.
@@ -33,7 +33,7 @@ from stillhouse.phases.mil.tensortype import CAST_DTYPES, COMPUTE_DTYPES, INTEGE
 from stillhouse.phases.mil.values import Text, unsupported
 from stillhouse.schemas.errors import PhaseError
 
-Mode = Literal["fp32", "declared"]
+Arithmetic = Literal["fp32", "declared"]
 
 _VARIADIC = "values"
 """The operand of concat and stack that holds many values."""
@@ -58,11 +58,13 @@ class RunResult:
 
 
 class Interpreter:
-    """One function of a package in one mode. Constants are read once, when checked."""
+    """One function of a package in one arithmetic. Constants are read once, when checked."""
 
-    def __init__(self, package: Package, *, mode: Mode = "fp32", function: str = "main") -> None:
+    def __init__(
+        self, package: Package, *, arithmetic: Arithmetic = "fp32", function: str = "main"
+    ) -> None:
         self._package = package
-        self._mode = mode
+        self._arithmetic = arithmetic
         self._function = package.function(function)
         self._released = _last_uses(self._function)
         self._constants: dict[str, Tensor | Text] = {}
@@ -157,7 +159,7 @@ class Interpreter:
         query, key = operands["query"], operands["key"]
         assert isinstance(query, Tensor)  # noqa: S101  # the kernel took it
         assert isinstance(key, Tensor)  # noqa: S101
-        halves = self._mode == "declared" and any(
+        halves = self._arithmetic == "declared" and any(
             result.type.dtype == "float16" for result in operation.results
         )
         tally.measure_scores(operation.label, attention_scores(query, key), rounds=halves)
@@ -182,7 +184,7 @@ class Interpreter:
         return values[operand] if operand in values else self._constants[operand]
 
     def _rounded(self, value: Tensor, kind: TensorType) -> Tensor:
-        if self._mode == "declared" and kind.dtype == "float16":
+        if self._arithmetic == "declared" and kind.dtype == "float16":
             return value.to(torch.float16).to(torch.float32)
         return value
 

@@ -1,8 +1,8 @@
 """The one table of operations that the interpreter knows. What is not here is an error.
 
 Two families differ in what follows a kernel. Operations that compute make new numbers: their float
-results are measured, and rounded in declared mode. Operations that move hand on numbers that were
-measured and rounded when they were made.
+results are measured, and rounded in declared arithmetic. Operations that move hand on numbers that
+were measured and rounded when they were made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Constants: from the program's immediate values and the weight file's blobs to torch tensors.
 
 Rules: a constant's numbers must be exactly as many as its declared shape says, and of its declared
-dtype. Floats become fp32 tensors (fp16 numbers are exact in fp32), integers int32, in both modes.
-A blob is read once per package and shared by every function and interpreter that uses it.
+dtype. In either arithmetic floats become fp32 tensors (fp16 numbers are exact in fp32), integers
+int32. A blob is read once per package and shared by every function and interpreter that uses it.
 """
 
 from __future__ import annotations

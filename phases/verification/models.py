@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from stillhouse.phases.mil import Interpreter, Mode, Package, RunStats, quiet_coremltools
+from stillhouse.phases.mil import Arithmetic, Interpreter, Package, RunStats, quiet_coremltools
 from stillhouse.phases.models import Student
 
 Outputs = Mapping[str, Tensor]
@@ -42,8 +42,8 @@ class Model(Protocol):
 class Interpreted:
     """A package run by our interpreter, with what the runs measured."""
 
-    def __init__(self, package: Package, mode: Mode) -> None:
-        self._interpreter = Interpreter(package, mode=mode)
+    def __init__(self, package: Package, arithmetic: Arithmetic) -> None:
+        self._interpreter = Interpreter(package, arithmetic=arithmetic)
         self.stats: list[RunStats] = []
 
     def memory(self, states: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

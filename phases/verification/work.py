@@ -84,7 +84,7 @@ def _measure(
     given = context.maybe("dataset")
     texts = texts_of(given.path if given else None, contract)
     student, _ = load_checkpoint(context.one("checkpoint").path)
-    own = {mode: Interpreted(package, mode) for mode in ("fp32", "declared")}
+    own = {name: Interpreted(package, name) for name in ("fp32", "declared")}
     models: dict[str, Model] = dict(own)
     if core_ml_runs():
         models[DEVICE] = CoreMl(package.path, context.scratch)

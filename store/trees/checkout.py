@@ -37,24 +37,24 @@ _CANNOT_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSU
 
 _UNFINISHED = ".still-unfinished-"
 
-Mode = Literal["reflink", "copy", "link"]
+LinkMode = Literal["reflink", "copy", "link"]
 
 
 @dataclass
 class Taken:
     """How the files of a checkout came about."""
 
-    files: dict[Mode, int]
-    """Files by mode."""
-    bytes: dict[Mode, int]
+    files: dict[LinkMode, int]
+    """How many came about in each way."""
+    bytes: dict[LinkMode, int]
     """Their bytes."""
     swept: tuple[str, ...] = ()
     """Names of what dead checkouts had left in the same folder, and is gone now."""
 
-    def note(self, mode: Mode, size: int) -> None:
+    def note(self, how: LinkMode, size: int) -> None:
         """Count one more file."""
-        self.files[mode] = self.files.get(mode, 0) + 1
-        self.bytes[mode] = self.bytes.get(mode, 0) + size
+        self.files[how] = self.files.get(how, 0) + 1
+        self.bytes[how] = self.bytes.get(how, 0) + size
 
 
 def checkout(

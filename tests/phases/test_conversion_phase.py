@@ -16,7 +16,7 @@ from stillhouse.phases import conversion
 from stillhouse.phases.conversion.coreml import convert
 from stillhouse.phases.conversion.package import canonicalise
 from stillhouse.phases.conversion.saved import missing_writes, package_differences
-from stillhouse.phases.mil import Interpreter, Package
+from stillhouse.phases.mil import Arithmetic, Interpreter, Package
 from stillhouse.phases.models.static import archive
 from stillhouse.phases.models.static.graphs import StaticDecode, StaticPrefill
 from stillhouse.phases.models.static.interface import promised
@@ -129,14 +129,15 @@ def test_the_prefill_package_computes_what_the_checkpoint_computes(converted: Co
     inputs = {"input_ids": torch.tensor([ids()], dtype=torch.int32)}
     with torch.inference_mode():
         wanted = tiny_student()(torch.tensor([ids()]))
-    for mode, limit in (("fp32", 2e-2), ("declared", 1e-1)):
-        result = Interpreter(package, mode=mode).run(inputs)  # type: ignore[arg-type]
+    limits: dict[Arithmetic, float] = {"fp32": 2e-2, "declared": 1e-1}
+    for arithmetic, limit in limits.items():
+        result = Interpreter(package, arithmetic=arithmetic).run(inputs)
         assert result.stats.nonfinite == 0
         assert (result.outputs["logits"] - wanted).abs().max() < limit
 
 
 def test_the_decode_package_computes_what_the_checkpoint_computes(converted: Converted) -> None:
-    interpreter = Interpreter(Package.open(converted("decode")[0]), mode="declared")
+    interpreter = Interpreter(Package.open(converted("decode")[0]), arithmetic="declared")
     with torch.inference_mode():
         wanted = tiny_student()(torch.tensor([ids()]))[0]
     states = interpreter.new_states()
@@ -157,7 +158,7 @@ def test_large_activations_do_not_overflow_in_the_package(tmp_path: Path) -> Non
     raw = convert(
         archive.functional(program), outputs, target="iOS18", folder=tmp_path / "raw.mlpackage"
     )
-    run = Interpreter(Package.open(raw), mode="declared").run(
+    run = Interpreter(Package.open(raw), arithmetic="declared").run(
         {"input_ids": torch.tensor([ids()], dtype=torch.int32)}
     )
     assert run.stats.max_abs > 10_000  # so a square would overflow

@@ -1,8 +1,8 @@
 """Matrix products and attention.
 
 Rules: products accumulate in fp32. Attention is one operation: its scores and weights are never
-rounded in between, in either mode, because what a device does inside is not documented. But what
-the operation hides is measured: see `attention_scores`.
+rounded in between, in either arithmetic, because what a device does inside is not documented. But
+what the operation hides is measured: see `attention_scores`.
 
 Source: the docstrings of coremltools/converters/mil/mil/ops/defs/iOS15/linear.py and
 iOS18/transformers.py.

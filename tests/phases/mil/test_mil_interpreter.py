@@ -111,7 +111,7 @@ def test_a_converted_attention_block_gives_the_logits_of_the_original(
     torch.testing.assert_close(
         found.outputs["logits"], expected, rtol=0, atol=2e-2 if half else 1e-5
     )
-    declared = Interpreter(converted, mode="declared").run({"tokens": TOKENS})
+    declared = Interpreter(converted, arithmetic="declared").run({"tokens": TOKENS})
     torch.testing.assert_close(
         declared.outputs["logits"], expected, rtol=0, atol=5e-2 if half else 1e-5
     )
@@ -134,7 +134,7 @@ def test_a_package_tells_what_is_in_it(converted: Package) -> None:
 
 
 def test_running_twice_gives_the_same_bits(converted: Package) -> None:
-    interpreter = Interpreter(converted, mode="declared")
+    interpreter = Interpreter(converted, arithmetic="declared")
     first, second = (interpreter.run({"tokens": TOKENS}).outputs["logits"] for _ in range(2))
     assert torch.equal(first, second)
 
@@ -208,7 +208,7 @@ def square(save_program: Callable[..., Path]) -> Package:
 
 def test_declared_mode_finds_an_fp16_overflow_that_the_output_hides(square: Package) -> None:
     x = torch.tensor([[300.0, 1, 1, 1], [2, 2, 2, 2]])
-    found = Interpreter(square, mode="declared").run({"x": x})
+    found = Interpreter(square, arithmetic="declared").run({"x": x})
     assert found.outputs["y"].isfinite().all()
     assert found.stats.nonfinite == 1
     assert found.stats.first_nonfinite_op == "mul:big"
@@ -251,7 +251,7 @@ def test_a_score_inside_of_attention_that_fp16_cannot_hold_is_counted_in_declare
     package = Package.open(save_program(build, {"x": np.zeros((1, 1, 2, 4), np.float32)}))
     x = torch.full((1, 1, 2, 4), 1.0)
     x[0, 0, 0] = 300.0  # beside itself: 4 · 300² / √4; every result is at most 300
-    found = Interpreter(package, mode="declared").run({"x": x})
+    found = Interpreter(package, arithmetic="declared").run({"x": x})
     assert found.outputs["y"].isfinite().all()
     assert found.stats.attention_peak == 180_000
     expected = (1, "scaled_dot_product_attention:a") if dtype == "fp16" else (0, None)
