@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import stillhouse
 from stillhouse.phases.workers import logs as runlogs
 from stillhouse.phases.workers import processes
 from stillhouse.phases.workers.job import (
@@ -410,7 +409,9 @@ class Launcher:
 def _environment(root: str, secrets: Collection[str]) -> dict[str, str]:
     """A worker's environment: ours, offline, quiet, without a second set of threads, or secrets."""
     # Wherever this program was imported from, the worker must find it too.
-    ours = str(Path(stillhouse.__file__).resolve().parents[1])
+    ours = str(
+        Path(__file__).absolute().parents[3]
+    )  # stillhouse/phases may be a link: not followed
     inherited = os.environ.get("PYTHONPATH")
     kept = {
         name: value

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-from stillhouse.cli.views import render
 from stillhouse.registry.keeping.retention import retention
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError
@@ -39,7 +38,7 @@ def presence(state: State, digest: Digest, now: str, grace: timedelta) -> Presen
     found = retention(state, now, grace).get(digest)
     keep = f"`still tag NAME {digest[:SHORT]}`"
     if digest in state.condemned:
-        until = f"swept after {render.moment(state.condemned[digest])}"
+        until = f"swept after {state.condemned[digest]}"
         if found is None:
             return _presence("condemned", "nothing keeps it", until, keep)
         return Presence(
