@@ -4,7 +4,7 @@
     shape id  = mode "-" length                prefill-128, decode-512
 
 Rules: a phase that works on all graphs at once has one slot, named like it; any other has one slot
-a shape. Plans, events and tables hold ids as text; whoever wants a part of one parses it here.
+a shape. Plans, events and tables hold ids as text, and code that needs a part parses it here.
 """
 
 from __future__ import annotations

@@ -409,9 +409,7 @@ class Launcher:
 def _environment(root: str, secrets: Collection[str]) -> dict[str, str]:
     """A worker's environment: ours, offline, quiet, without a second set of threads, or secrets."""
     # Wherever this program was imported from, the worker must find it too.
-    ours = str(
-        Path(__file__).absolute().parents[3]
-    )  # stillhouse/phases may be a link: not followed
+    ours = str(Path(__file__).absolute().parents[3])  # a link is not followed
     inherited = os.environ.get("PYTHONPATH")
     kept = {
         name: value

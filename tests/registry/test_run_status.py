@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,9 +26,9 @@ from stillhouse.schemas.events import (
 
 RUNS = ("aa" * 32, "bb" * 32)
 PLAN = "cc" * 32
-ABOUT = {"phase": "export", "plan": PLAN, "slot": "export/prefill-8"}
-BEGUN = {"phase_version": 1, "inputs": (), "params": {}, "tools": {}}
-BROKE = {"code": "c", "message": "m.", "remedy": "r", "seconds": 1.0}
+ABOUT: dict[str, Any] = {"phase": "export", "plan": PLAN, "slot": "export/prefill-8"}
+BEGUN: dict[str, Any] = {"phase_version": 1, "inputs": (), "params": {}, "tools": {}}
+BROKE: dict[str, Any] = {"code": "c", "message": "m.", "remedy": "r", "seconds": 1.0}
 SUCCEEDED = "succeeded"
 
 
@@ -50,14 +51,19 @@ def history(steps: list[tuple[int, str, int]]) -> list[Payload]:
             told.append(RunStarted(run=run, attempt=attempts[run], **ABOUT, **BEGUN))
         elif run in live and what in ("failed", "abandoned", SUCCEEDED):
             live.remove(run)
-            now = {"run": run, "attempt": attempts[run]}
             if what == "failed":
-                told.append(RunFailed(**now, **ABOUT, **BROKE, transient=bool(back)))
+                told.append(
+                    RunFailed(
+                        run=run, attempt=attempts[run], **ABOUT, **BROKE, transient=bool(back)
+                    )
+                )
             elif what == "abandoned":
-                told.append(RunAbandoned(**now, **ABOUT, reason="it died"))
+                told.append(RunAbandoned(run=run, attempt=attempts[run], **ABOUT, reason="it died"))
             else:
                 over.add(run)
-                told.append(RunSucceeded(**now, **ABOUT, outputs=(), seconds=1.0))
+                told.append(
+                    RunSucceeded(run=run, attempt=attempts[run], **ABOUT, outputs=(), seconds=1.0)
+                )
     return told
 
 
