@@ -56,11 +56,11 @@ def _version() -> int:
 
 
 def _tell(error: object, *, as_json: bool) -> int:
-    from stillhouse.cli.views.render import tell_error
+    from stillhouse.cli.screen import here
     from stillhouse.schemas.errors import StillError
 
     assert isinstance(error, StillError)  # noqa: S101  # caught as such
-    tell_error(error, as_json=as_json)
+    here().error(error, as_json=as_json)
     return error.exit_code
 
 

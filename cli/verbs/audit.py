@@ -270,11 +270,12 @@ def _projection(told: _Told) -> str:
 
 
 def _show_touched(touched: Touched) -> None:
+    from stillhouse.cli.screen import here
     from stillhouse.cli.views.events import describe
 
     for where, event in touched.copies:
         try:
-            said = describe(event)
+            said = describe(here(), event)
         except (KeyError, TypeError, ValueError):  # its payload was damaged as well
             said = "its payload is not of that type"
         render.row("said", f"{where}, event {event.seq}", event.type, said)

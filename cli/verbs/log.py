@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stillhouse.cli.arguments import Json, session_of
+from stillhouse.cli.screen import here
 from stillhouse.cli.views import render
 from stillhouse.cli.views.events import describe
 from stillhouse.schemas.event import Event
@@ -51,7 +52,7 @@ def _write_json(events: list[Event]) -> None:
 
 def _write_rows(events: list[Event]) -> None:
     for event in events:
-        texts = (str(event.seq), render.moment(event.ts), event.type, describe(event))
+        texts = (str(event.seq), render.moment(event.ts), event.type, describe(here(), event))
         if render.at_terminal():
             render.line(f"{texts[0]:>6}  {texts[1]}  {texts[2]:<18}  {texts[3]}")
         else:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from stillhouse.cli.screen import here
 from stillhouse.cli.views import render
 from stillhouse.cli.views.board import ENDS, Board
 from stillhouse.cli.views.events import describe
@@ -99,7 +100,7 @@ class Plain:
             if notice.type in ENDS:
                 self._told.pop(notice.data["run"], None)
             if not _is_noise(notice):
-                render.row(notice.type, describe(notice))
+                render.row(notice.type, describe(here(), notice))
                 render.flush()
             return
         label, then = self._told.get(notice.run, ("", float("-inf")))
@@ -164,7 +165,7 @@ class Drawn:
 
         verdict = str(event.data.get("verdict", event.type.rpartition(".")[2]))
         head = Text(f"{event.type:<18} ", style=render.COLOURS.get(verdict, "bold"))
-        self._live.console.print(head + Text(describe(event)))
+        self._live.console.print(head + Text(describe(here(), event)))
 
 
 @contextmanager

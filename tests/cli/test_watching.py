@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stillhouse.cli.screen import here
 from stillhouse.cli.views.board import ENDS, Board
 from stillhouse.cli.views.events import describe
 from stillhouse.cli.views.follow import Plain, watcher
@@ -78,16 +79,16 @@ def _progress(done: int) -> Progress:
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_every_fact_has_words(kind: str) -> None:
-    assert describe(_event(kind))
+    assert describe(here(), _event(kind))
 
 
 def test_a_fact_of_a_later_program_has_none_and_is_no_error() -> None:
-    assert describe(_event("moon.landed", where="here")) == ""
+    assert describe(here(), _event("moon.landed", where="here")) == ""
 
 
 def test_a_verdict_is_told_with_its_numbers() -> None:
-    assert "export.parity" in describe(_event("gate.evaluated"))
-    assert "m 0.25 <= 0.125" in describe(_event("gate.evaluated"))
+    assert "export.parity" in describe(here(), _event("gate.evaluated"))
+    assert "m 0.25 <= 0.125" in describe(here(), _event("gate.evaluated"))
 
 
 def test_a_pipe_gets_new_events_and_a_progress_line_now_and_then(
