@@ -31,7 +31,9 @@ DATA: dict[str, dict[str, Any]] = {
         "gate": "export.parity",
         "subject": KEY,
         "verdict": "fail",
-        "checks": [{"metric": "m", "value": 0.25, "op": "<=", "threshold": 0.125}],
+        "checks": [
+            {"verdict": "fail", "metric": "m", "value": 0.25, "op": "<=", "threshold": 0.125}
+        ],
     },
     "gate.waived": {
         "gate": "export.parity",
