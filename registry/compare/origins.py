@@ -238,7 +238,7 @@ class _Walker:
         return is_digest(text) and text in self._state.artifacts
 
     def _document(self, digest: Digest) -> dict[str, Any]:
-        """What an artifact's event says of its content."""
+        """What an artifact's event says of its content, with numbers as they were recorded."""
         found = self._state.published(digest)
         facts = found.fact.facts if found else {}
         return flattened(facts.get(str(found.fact.kind), facts)) if found and facts else {}
