@@ -64,7 +64,7 @@ def parse(model: type[M], data: bytes, *, where: str, what: str) -> M:
     except ValidationError as error:
         raise RecipeError(
             f"{where} is not a {what}: {explain(error, model)}.",
-            remedy="See docs/design.md and examples/ for the form.",
+            remedy="See docs/phases.md and examples/ for the form.",
             code=f"{what}.invalid",
         ) from error
 

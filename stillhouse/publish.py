@@ -317,7 +317,7 @@ def _check_program(path: Path) -> None:
 def _check_dataset(path: Path) -> dict[str, Any]:
     from stillhouse.phases.data.records import read_header
 
-    _require_folder(path, "dataset", "a folder with dataset.json and the splits (docs/design.md)")
+    _require_folder(path, "dataset", "a folder with dataset.json and the splits (docs/phases.md)")
     return {"dataset": read_header(path).to_json()}
 
 

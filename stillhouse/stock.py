@@ -1,6 +1,6 @@
 """What the store holds and what needs it, looked at in the order that keeps publishers safe.
 
-Owns the look of garbage collection, eviction and `du`. The order is the protocol of docs/design.md,
+Owns the look of garbage collection, eviction and `du`. The order is the protocol of docs/store.md,
 "Condemning": first the leases, then what finished workers left for the reactor, then the ledger. So
 whoever may rely on an object either still holds a lease that we saw, or has left a word that we
 read.

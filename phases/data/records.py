@@ -1,6 +1,6 @@
 """The dataset and teacher-cache trees: what lies in them, how they are written and read.
 
-The formats are in docs/design.md. Rules: every record's `id` is the digest of its content and is
+The formats are in docs/phases.md. Rules: every record's `id` is the digest of its content and is
 checked on reading, so a cache row never meets a record that was edited; the same records give the
 same bytes; a folder that a person published by hand is read with the same distrust as any other.
 """
@@ -203,7 +203,7 @@ H = TypeVar("H", DatasetHeader, CacheHeader)
 
 
 def _header(path: Path, form: type[H]) -> H:
-    remedy = "Write it as docs/design.md describes, or publish the folder again."
+    remedy = "Write it as docs/phases.md describes, or publish the folder again."
     data = read_bounded(path, limit=_LARGEST_HEADER, code="records.bad_header", remedy=remedy)
     try:
         return form.model_validate(canonical.decode(data))
@@ -226,7 +226,7 @@ def _first(error: ValidationError | InputError) -> str:
 def _refused(path: Path, number: int, what: str) -> UntrustedFileError:
     return UntrustedFileError(
         f"Line {number} of {path.name} {what}.",
-        remedy="Correct that line as docs/design.md describes a dataset, then publish again.",
+        remedy="Correct that line as docs/phases.md describes a dataset, then publish again.",
         code="records.bad_record",
     )
 

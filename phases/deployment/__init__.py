@@ -1,6 +1,6 @@
 """Phase 8: a release, assembled by query over lineage and gates.
 
-Owns the release tree of docs/design.md. What the manifest says is a pure function of recorded facts
+Owns the release tree of docs/phases.md. What the manifest says is a pure function of recorded facts
 (`assembly.py`); `work.py` gathers them, lays the files out (`folder.py`) and stores the folder;
 `verify.py` checks such a folder wherever it went. The run's key holds the verdict and waiver rows
 that the decision read, so another verdict is another release.

@@ -1,6 +1,6 @@
 """What survives a kill: checkpoint folders in scratch, each complete or not there.
 
-A resume point is a checkpoint tree (docs/design.md): the last one is the product itself. Rules:
+A resume point is a checkpoint tree (docs/phases.md): the last one is the product itself. Rules:
 written beside, synced, renamed, so a folder named `step-N` is whole; tensors are safetensors and
 the rest canonical JSON, never pickle; nothing in it depends on the clock.
 """

@@ -6,7 +6,7 @@ text, and compare its logits with the checkpoint's own, in fp32 PyTorch; on macO
 predict the same. The report counts and measures, it judges nothing: what is wrong with a package is
 a figure, and a figure that could not be taken is missing, which no gate passes.
 
-Source of the gates: docs/design.md; of the two kinds of arithmetic: phases/mil/interpreter.py.
+Source of the gates: docs/phases.md; of the two kinds of arithmetic: phases/mil/interpreter.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Marking: which objects of the store are needed, which may go, and whose bytes they are. Pure.
 
-The rules that keep this safe are in docs/design.md, "Condemning". What is kept is decided by
+The rules that keep this safe are in docs/store.md, "Condemning". What is kept is decided by
 registry/keeping/retention.py, artifact by artifact; here that is carried over to objects, many of
 which several artifacts share. What is looked at comes in as a `Stock`, so nothing here can be out
 of date in a way that its maker did not allow for.

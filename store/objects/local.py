@@ -163,7 +163,7 @@ class BlobStore:
     def sweep(self, digests: Iterable[str]) -> int:
         """Remove these from among the condemned, for good; returns the bytes freed.
 
-        The rule that makes this safe is in docs/design.md. Raises StorageError.
+        The rule that makes this safe is in docs/store.md. Raises StorageError.
         """
         return quarantine.sweep(self.root, map(_checked, digests))
 

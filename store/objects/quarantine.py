@@ -4,7 +4,7 @@ Owns `objects/condemned/`. Rules: an object moves there in one step of the file 
 never in neither place; its ctime there, which the move sets, says since when; whoever wants it
 links it back, and only garbage collection, of which one runs at a time, takes condemned names away:
 were a put to do it, an object condemned again meanwhile would lose its last name. When to sweep is
-not decided here: docs/design.md has the rule that keeps this safe.
+not decided here: docs/store.md has the rule that keeps this safe.
 """
 
 from __future__ import annotations

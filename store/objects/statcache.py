@@ -1,7 +1,7 @@
 """What is known of files that did not change since they were read: their digests, by status.
 
 Owns `stat.cache/`; its form and the rules by which a file is recorded and believed are in
-docs/design.md. The rules in one line: record a file only if any later write must give it other
+docs/store.md. The rules in one line: record a file only if any later write must give it other
 times than it has, believe a record only if every figure is the same. A cache that does not check is
 no cache, and one that cannot be written is none either: it only ever saves work.
 """

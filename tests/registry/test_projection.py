@@ -533,8 +533,8 @@ def test_wrong_sql_is_the_askers_mistake(ledger: Ledger, projection: Projection)
 
 
 def documented(marker: str) -> str:
-    """The SQL of docs/design.md that has `marker` in it."""
-    text = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+    """The SQL of docs/ledger.md that has `marker` in it."""
+    text = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
     (found,) = [b for b in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) if marker in b]
     return str(found)
 

@@ -1,7 +1,7 @@
 """The protocol of publishers, workers and garbage collection as a step model: no file, no process.
 
 Everything that the file system does in one step is one step here. `Rules` turns off one condition
-of docs/design.md each, to show that the model would notice. A schedule is one random interleaving;
+of docs/store.md each, to show that the model would notice. A schedule is one random interleaving;
 it is lost when an object that the ledger refers to is in no place any more.
 """
 

@@ -71,7 +71,7 @@ def _publish(objects: Path, log: Path, who: int, until: float) -> None:
 
 
 def _collect(objects: Path, log: Path, until: float) -> None:
-    """Condemn what nobody refers to; sweep by the rule of docs/design.md, without grace."""
+    """Condemn what nobody refers to; sweep by the rule of docs/store.md, without grace."""
     store, notes = BlobStore(objects), _Notes(log)
     while time.monotonic() < until:
         marked = notes.referred()
