@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -10,7 +12,7 @@ from stillhouse.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CHANGELOG.md"]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 COMMAND = re.compile(r"\bstill (?:--registry \S+ )?([a-z]+(?:-[a-z]+)*)\b([^`\n#]*)")
 """The verb, and what it is given."""
@@ -41,6 +43,15 @@ def test_the_documents_do_name_options() -> None:
     texts = [_code(path.read_text(encoding="utf-8")) for path in DOCUMENTS]
     found = [o for text in texts for _, rest in COMMAND.findall(text) for o in OPTION.findall(rest)]
     assert len(found) > 5
+
+
+def test_the_python_of_the_readme_runs(place: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    shutil.copytree(ROOT / "tests" / "golden" / "finished", place / ".still")
+    (place / "questions.jsonl").write_text('{"prompt": "Rain?"}\n', encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(script, names)  # noqa: S102  # our own words
+    assert names["registry"].get("questions").kind == "source"
 
 
 def _options(verb: str) -> set[str]:
