@@ -58,6 +58,15 @@ class Audit:
     fault: IntegrityError | None
     """The first event that does not verify, if any; nothing after it was read."""
 
+    def to_json(self) -> canonical.Json:
+        """The head without its offset: a place in the chain is known by its number and hash."""
+        return {
+            "events": self.events,
+            "head": {"seq": self.head.seq, "hash": self.head.hash},
+            "torn_bytes": self.torn,
+            "fault": self.fault.as_dict() if self.fault else None,
+        }
+
 
 def head(path: Path) -> Position:
     """Where the log at `path` ends, from its tail alone. Raises IntegrityError for damage there."""

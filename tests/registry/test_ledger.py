@@ -15,6 +15,7 @@ from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.schemas.event import GENESIS, MAX_EVENT_BYTES, Actor, Event
 from stillhouse.schemas.events import ArtifactPublished, Payload, TagMoved
+from stillhouse.schemas.plain import plain
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SOMEONE = Actor(user="ada", host="still-1")
@@ -281,6 +282,20 @@ def test_a_changed_byte_is_located(ledger: Ledger, path: Path, line: int, column
     audit = ledger.audit()
     assert audit.events == line - 1
     assert audit.fault is not None
+
+
+def test_an_audit_in_json_ends_where_the_ledger_breaks(ledger: Ledger, path: Path) -> None:
+    last = ledger.append([published(1)])[0]
+    (after,) = ledger.append([published(2)])
+    path.write_bytes(path.read_bytes().replace(b'"size":2', b'"size":7'))
+    found = ledger.audit()
+    assert found.fault is not None
+    assert plain(found) == {
+        "events": last.seq,
+        "head": {"seq": last.seq, "hash": after.prev},
+        "torn_bytes": 0,
+        "fault": found.fault.as_dict(),
+    }
 
 
 def test_a_complete_last_line_with_a_bad_hash_is_refused_not_dropped(
