@@ -11,6 +11,7 @@ calls of DuckDB, and a statement is one call.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stillhouse.registry.projection.values import json_value
 from stillhouse.schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,8 +47,17 @@ class Rows:
     rows: tuple[tuple[Any, ...], ...]
 
     def dicts(self) -> list[dict[str, Any]]:
-        """Each row as column -> value."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        """Each row as name -> value. Of columns with one name, the later become `name_2` etc."""
+        names: list[str] = []
+        for column in self.columns:
+            others = (f"{column}_{n}" for n in itertools.count(2))
+            free = (name for name in others if name not in names and name not in self.columns)
+            names.append(next(free) if column in names else column)
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """`dicts` with what JSON holds: times and decimals are text, NaN and infinities null."""
+        return [{name: json_value(each) for name, each in row.items()} for row in self.dicts()]
 
 
 def ask_sealed(

@@ -13,6 +13,7 @@ from stillhouse.registry.projection.projection import Projection
 from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.event import Actor
 from stillhouse.schemas.events import TagMoved
+from stillhouse.schemas.plain import plain
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -202,3 +203,13 @@ def test_a_time_that_is_to_come_knows_what_is_known(projection: Projection, text
 def test_a_zoned_time_can_be_answered(projection: Projection) -> None:
     ((now,),) = projection.query("SELECT now()").rows
     assert now.tzinfo is not None
+
+
+def test_columns_of_one_name_all_reach_a_row_by_name(projection: Projection) -> None:
+    found = projection.query("SELECT 1 AS x, 2 AS x, 3 AS x_2, 4 AS x")
+    assert found.dicts() == [{"x": 1, "x_3": 2, "x_2": 3, "x_4": 4}]
+
+
+def test_an_answer_in_json_is_what_the_command_prints(projection: Projection) -> None:
+    found = projection.query("SELECT DATE '2026-01-02' AS day, 1.5::DECIMAL(3, 1) AS d")
+    assert plain(found) == [{"day": "2026-01-02", "d": "1.5"}]
