@@ -16,7 +16,7 @@ import typer
 from stillhouse.schemas.errors import InputError
 
 VERBS = {
-    "init": "stillhouse.cli.verbs.fsck",
+    "init": "stillhouse.cli.verbs.init",
     "publish": "stillhouse.cli.verbs.publish",
     "run": "stillhouse.cli.verbs.run",
     "watch": "stillhouse.cli.verbs.run",
@@ -47,7 +47,7 @@ VERBS = {
     "rewind": "stillhouse.cli.verbs.rewind",
     "repair": "stillhouse.cli.verbs.repair",
     "fsck": "stillhouse.cli.verbs.fsck",
-    "doctor": "stillhouse.cli.verbs.fsck",
+    "doctor": "stillhouse.cli.verbs.doctor",
 }
 """Verb -> the module that holds a function of that name (`-` is `_` there)."""
 

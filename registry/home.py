@@ -119,11 +119,17 @@ def locate(explicit: Path | None, cwd: Path) -> Home:
 
     Without any, `.still/` in the current folder, which may not exist yet.
     """
-    if explicit is not None:
-        return Home(explicit)
-    if os.environ.get(VARIABLE):
-        return Home(Path(os.environ[VARIABLE]))
-    for folder in (cwd, *cwd.parents):
-        if (folder / FOLDER / "config.toml").is_file():
-            return Home(folder / FOLDER)
-    return Home(cwd / FOLDER)
+    if explicit is None and not os.environ.get(VARIABLE):
+        for folder in (cwd, *cwd.parents):
+            if (folder / FOLDER / "config.toml").is_file():
+                return Home(folder / FOLDER)
+    return place(explicit, cwd)
+
+
+def place(explicit: Path | None, cwd: Path) -> Home:
+    """The home that `still init` makes: --registry, else STILL_REGISTRY, else `.still/` here.
+
+    Unlike `locate` it does not look above `cwd`: a registry may be made below another.
+    """
+    named = explicit or os.environ.get(VARIABLE)
+    return Home(Path(named) if named else cwd / FOLDER)

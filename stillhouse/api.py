@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stillhouse.registry.home import FOLDER, VARIABLE, Home, locate
+from stillhouse.registry.home import locate, place
 from stillhouse.session import make_registry, open_registry
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def init(path: str | os.PathLike[str] | None = None) -> Registry:
 
     One that is there already is opened. Raises StillError when the disk refuses.
     """
-    named = path or os.environ.get(VARIABLE)
-    home = Home(Path(named) if named else Path.cwd() / FOLDER)
+    home = place(Path(path) if path else None, Path.cwd())
     make_registry(home)
     return Registry(open_registry(home))
 

@@ -28,7 +28,7 @@ def facts(environment: Environment) -> EnvironmentFacts:
     from stillhouse.schemas.report import metric
 
     said = findings(environment)
-    refused = sum(f.level in ("refused", "missing") for f in said)
+    refused = sum(f.unsupported for f in said)
     warned = sum(f.level == "warn" for f in said)
     return EnvironmentFacts(
         metrics=(

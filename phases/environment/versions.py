@@ -133,6 +133,29 @@ class Finding:
     remedy: str = ""
     """Empty when there is nothing to do."""
 
+    @property
+    def unsupported(self) -> bool:
+        """Whether the environment fails its gate for it."""
+        return self.level in ("refused", "missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """A machine, and what the gate says about it."""
+
+    environment: Environment
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is refused or missing."""
+        return not any(finding.unsupported for finding in self.findings)
+
+
+def diagnose(environment: Environment) -> Diagnosis:
+    """The gate's word on a machine, beside what it judges."""
+    return Diagnosis(environment=environment, findings=findings(environment))
+
 
 def findings(environment: Environment) -> tuple[Finding, ...]:
     """The gate's word on every gated package, then on the platform and what else is missing."""

@@ -45,36 +45,39 @@ class Problem:
     """The object that is missing or corrupt."""
     what: str
     """One sentence that names it and says what is wrong."""
+    artifacts: tuple[str, ...] = ()
+    """What needs it, in words; filled in by a caller who knows, for the store does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FsckReport:
     """What an audit found."""
 
-    how: How
-    checked: int
+    objects: int
     """Objects looked at."""
     bytes: int
     """Their sizes together."""
+    how: How
     verified: int
     """Objects that were read and hashed, an interrupted check's among them …"""
     verified_bytes: int
     """… and their bytes."""
-    bound: float | None
-    """Of a sample without a finding: the fraction of all bytes that damaged objects hold at most,
-    with a confidence of 95 %."""
+    damaged_below: float | None
+    """Of a sample without a finding: damaged objects hold at most this fraction of all bytes …"""
+    confidence: float | None
+    """… and how sure that is, 0 to 1."""
     resumed_after: str | None
     """Digest up to which an interrupted check had come."""
+    condemned: int
+    linked: int
+    """Objects with a second name, through which they could be edited (runs at work have such)."""
     missing: tuple[Problem, ...]
     corrupt: tuple[Problem, ...]
     exposed: tuple[Problem, ...]
     """Objects that somebody made writable: harmless once their bytes were verified."""
-    linked: int
-    """Objects with a second name, through which they could be edited (runs at work have such)."""
-    condemned: int
     foreign: tuple[str, ...]
     """Paths below `objects/` that are not ours; harmless, reported, not touched."""
-    swept_temp: tuple[str, ...]
+    swept: tuple[str, ...]
     """Leftovers of dead processes that were removed from `objects/tmp/`."""
 
     @property
@@ -158,21 +161,23 @@ def _report(
     swept: tuple[str, ...],
 ) -> FsckReport:
     clean = not findings.missing and not findings.corrupt
+    bounded = how == "sample" and clean
     return FsckReport(
-        how=how,
-        checked=len(found.digests),
+        objects=len(found.digests),
         bytes=sum(found.sizes),
+        how=how,
         verified=findings.verified,
         verified_bytes=findings.size,
-        bound=sampling.bound(draws) if how == "sample" and clean else None,
+        damaged_below=sampling.bound(draws) if bounded else None,
+        confidence=sampling.CONFIDENCE if bounded else None,
         resumed_after=mark.after if mark else None,
+        condemned=found.condemned,
+        linked=found.linked,
         missing=tuple(findings.missing.values()),
         corrupt=tuple(findings.corrupt.values()),
         exposed=tuple(map(_exposed, found.exposed)),
-        linked=found.linked,
-        condemned=found.condemned,
         foreign=tuple(found.foreign),
-        swept_temp=swept,
+        swept=swept,
     )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stillhouse.phases import verification
 from stillhouse.phases.environment import PACKAGES, Cpu, Environment, facts, findings, probe
 from stillhouse.phases.environment.probe import cpu_from_cpuinfo, cpu_from_sysctl
-from stillhouse.phases.environment.versions import GATED, RANGES, judge_version
+from stillhouse.phases.environment.versions import GATED, RANGES, diagnose, judge_version
 from stillhouse.schemas import canonical
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +165,18 @@ def test_every_declared_distribution_is_recorded() -> None:
     declared = project["dependencies"] + project["optional-dependencies"]["phases"]
     names = {line.split(">")[0].split("=")[0] for line in declared}
     assert names <= set(PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("packages", "ok"), [({}, True), ({"numpy": "2.0.0b1"}, True), ({"numpy": "1.26"}, False)]
+)
+def test_a_machine_is_well_unless_something_is_refused_or_missing(
+    packages: dict[str, str], ok: bool
+) -> None:
+    machine = an_environment()
+    found = diagnose(dataclasses.replace(machine, packages={**machine.packages, **packages}))
+    assert found.ok is ok
+    assert not diagnose(dataclasses.replace(machine, packages={})).ok
 
 
 def test_importing_and_probing_load_no_heavy_library() -> None:

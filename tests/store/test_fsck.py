@@ -33,9 +33,9 @@ def test_a_sound_store_has_no_problems(store: BlobStore, folder: Path) -> None:
     blob = store.put_bytes(b"abc")
     report = audit(store, (tree.digest, "tree"), (blob.digest, "blob"))
     assert report.ok
-    assert report.checked == 6
+    assert report.objects == 6
     assert report.bytes == tree.size + tree.payload + 3
-    assert (report.foreign, report.swept_temp) == ((), ())
+    assert (report.foreign, report.swept) == ((), ())
 
 
 def test_a_flipped_bit_is_found_and_named(store: BlobStore, folder: Path) -> None:
@@ -88,7 +88,7 @@ def test_every_problem_is_reported_not_only_the_first(store: BlobStore) -> None:
         spoil(store, digest, b"other")
     report = audit(store)
     assert {problem.digest for problem in report.corrupt} == set(blobs[:3])
-    assert report.checked == 10
+    assert report.objects == 10
 
 
 def test_foreign_files_are_told_and_not_touched(store: BlobStore) -> None:
@@ -109,10 +109,10 @@ def test_leftovers_of_the_dead_are_swept_and_work_in_progress_is_not(store: Blob
         dead.mkdir()
         (dead / "0").write_bytes(b"half")
         report = fsck(store, expected=(), now=NOW)
-        assert report.swept_temp == ("put-dead",)
+        assert report.swept == ("put-dead",)
         assert not dead.exists()
         batch.commit()
-    assert audit(store).checked == 1
+    assert audit(store).objects == 1
 
 
 def test_progress_is_told_to_the_end(store: BlobStore) -> None:
@@ -219,8 +219,8 @@ def test_a_sample_reads_its_share_and_says_what_that_proves(store: BlobStore) ->
     report = fsck(store, expected=(), now=NOW, share=0.2, chance=random.Random(4))
     assert report.how == "sample"
     assert 0.15 < report.verified_bytes / report.bytes < 0.25
-    assert report.bound is not None
-    assert 0.02 < report.bound < 0.06  # about 3 / draws
+    assert report.damaged_below is not None
+    assert 0.02 < report.damaged_below < 0.06  # about 3 / draws
     assert report.ok
 
 
@@ -230,7 +230,7 @@ def test_a_sample_that_meets_damage_claims_nothing(store: BlobStore) -> None:
     spoil(store, large, b"x" * 100_000)
     report = fsck(store, expected=(), now=NOW, share=0.5, chance=random.Random(1))
     assert [problem.digest for problem in report.corrupt] == [large]
-    assert report.bound is None
+    assert report.damaged_below is None
 
 
 def test_every_flip_cut_and_swap_is_found_by_the_check_and_on_reading(store: BlobStore) -> None:
