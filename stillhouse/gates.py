@@ -73,8 +73,7 @@ def gates_of(session: Session, reference: str | None = None) -> GateList | Verdi
             RecordedVerdict(
                 seq=judged.seq, fact=judged.fact, waivers=_waivers(state, judged, outlook.now)
             )
-            for judged in state.verdicts.values()
-            if digest in (judged.fact.subject, judged.fact.evidence)
+            for judged in state.verdicts_over(digest)
         )
     )
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.screen import here
-from stillhouse.cli.views import render
 from stillhouse.cli.views.events import describe
-from stillhouse.schemas.event import Event
+from stillhouse.history import history
 
-_POLL_SECONDS = 0.2
+if TYPE_CHECKING:
+    from stillhouse.cli.screen import Screen
+    from stillhouse.schemas.event import Event
 
 
 def log(
@@ -32,29 +32,21 @@ def log(
 
     With --json: one event a line, as the ledger holds it.
     """
-    from stillhouse.registry.ledger.ledger import LedgerReader
-
-    reader = LedgerReader(session_of(context).ledger.path)
-    write = _write_json if as_json else _write_rows
-    write([event for event in reader.new_events() if event.seq > since])
-    while follow:
-        time.sleep(_POLL_SECONDS)
-        write([event for event in reader.new_events() if event.seq > since])
+    screen, show = here(), _show_json if as_json else _show
+    for events in history(session_of(context), after=since, follow=follow):
+        show(screen, events)
 
 
-_Writer = Callable[[list[Event]], None]
-
-
-def _write_json(events: list[Event]) -> None:
+def _show_json(screen: Screen, events: Iterable[Event]) -> None:
     for event in events:
-        render.json_line(event.to_json())
+        screen.json_line(event)
 
 
-def _write_rows(events: list[Event]) -> None:
+def _show(screen: Screen, events: Iterable[Event]) -> None:
     for event in events:
-        texts = (str(event.seq), render.moment(event.ts), event.type, describe(here(), event))
-        if render.at_terminal():
-            render.line(f"{texts[0]:>6}  {texts[1]}  {texts[2]:<18}  {texts[3]}")
+        when, what = screen.moment(event.ts), describe(screen, event)
+        if screen.tty:
+            screen.line(f"{event.seq:>6}  {when}  {event.type:<18}  {what}")
         else:
-            render.line("\t".join(texts))
-    render.flush()
+            screen.line(f"{event.seq}\t{when}\t{event.type}\t{what}")
+    screen.flush()

@@ -23,6 +23,7 @@ from stillhouse.schemas.event import GENESIS, Event
 from stillhouse.schemas.upcast import payload_of
 
 if TYPE_CHECKING:  # most commands read no facts: their forms are imported where they are parsed
+    from stillhouse.schemas.canonical import Json
     from stillhouse.schemas.facts import F, Facts
     from stillhouse.schemas.policy import Policy
     from stillhouse.schemas.recipe import Recipe
@@ -86,6 +87,10 @@ class Published:
 
             self._facts = facts_of(self.fact, form)
         return self._facts
+
+    def to_json(self) -> Json:
+        """What was recorded, behind where and when."""
+        return {"seq": self.seq, "ts": self.ts, **self.fact.to_json()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +230,11 @@ class State:
         if found is None:
             raise KeyError(digest)
         return found.facts(PolicyFacts).policy
+
+    def verdicts_over(self, digest: Digest) -> tuple[Judged, ...]:
+        """The latest verdicts over an artifact, or with it as their evidence."""
+        judged = self.verdicts.values()
+        return tuple(j for j in judged if digest in (j.fact.subject, j.fact.evidence))
 
     def waiver(self, gate: str, subject: Digest, now: str) -> Waived | None:
         """The latest waiver of a gate on a subject that has not expired at `now` (RFC 3339 UTC)."""
