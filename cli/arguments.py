@@ -14,6 +14,9 @@ Ref = Annotated[str, typer.Argument(metavar="REF", help="A digest prefix, a tag,
 MaybeRef = Annotated[
     str | None, typer.Argument(metavar="[REF]", help="A digest prefix, a tag, or kind@latest.")
 ]
+PlanOption = Annotated[
+    str | None, typer.Option("--plan", metavar="REF", help="Default: the latest plan.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stillhouse.registry.planning.assess import assess
 from stillhouse.schemas import moment
 from stillhouse.schemas.digest import Digest
 from stillhouse.session import Session, clock
+from stillhouse.store.disk.locks import held
 
 if TYPE_CHECKING:
+    from stillhouse.registry.planning.admission import Admission
+    from stillhouse.registry.planning.causes import Cause
     from stillhouse.registry.planning.views import PlanView, Site
 
 
@@ -30,3 +34,28 @@ class Outlook:
         from stillhouse.phases.catalog import CATALOG
 
         return assess(self.state, plan, CATALOG, self.site, self.now, fresh=fresh)
+
+    def cause(self, view: PlanView, slot: str) -> Cause:
+        """What has to change first for a slot of a plan. Raises KeyError."""
+        from stillhouse.registry.planning.causes import find_cause
+
+        live = [run.key for run in self.state.running()]
+        return find_cause(
+            self.state,
+            view,
+            slot,
+            admissions=self._admissions,
+            advanced=held(self.home.reactor_lock),
+            deserted=[key for key in live if not held(self.home.run_lock(key))],
+        )
+
+    @cached_property
+    def _admissions(self) -> tuple[Admission, ...]:
+        """What becomes of every start that is ready, of all plans that are wanted."""
+        from stillhouse.phases.catalog import CATALOG
+        from stillhouse.registry.planning.admission import admissions
+        from stillhouse.registry.planning.agenda import Agenda
+
+        agenda = Agenda(self.state, CATALOG, self.site)
+        agenda.facts(self.now)
+        return tuple(admissions(agenda.starts(), self.state.running(), self.site.limits))

@@ -81,8 +81,7 @@ def _missing_slot(slot: SlotView) -> Missing:
     if slot.status is Status.FAILED:
         run = slot.run.key[:SHORT] if slot.run else ""
         remedy = f"Read `still logs {run}`, mend the cause, then `still retry {run}`."
-    detail = f": {slot.detail}" if slot.detail else ""
-    return Missing(what=slot.slot.id, why=f"{slot.status}, {slot.reason}{detail}", remedy=remedy)
+    return Missing(what=slot.slot.id, why=f"{slot.status}, {slot.why}", remedy=remedy)
 
 
 def _missing_gate(gate: GateView) -> Missing:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stillhouse.registry.planning.missing import Missing, following, missing
-from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
+from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status, with_detail
 from stillhouse.registry.state.state import Waived
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.events import GateWaived
@@ -37,7 +37,7 @@ class SlotSummary:
     @property
     def why(self) -> str:
         """The reason in words, with its detail."""
-        return f"{self.text}: {self.detail}" if self.detail else self.text
+        return with_detail(self.text, self.detail)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,6 +72,11 @@ class Reason(StrEnum):
         return self.name.lower()
 
 
+def with_detail(reason: str, detail: str) -> str:
+    """A reason in words, and the first thing that it is about where that is known."""
+    return f"{reason}: {detail}" if detail else str(reason)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """Where runs would execute now: the environment that was probed."""
@@ -106,6 +111,11 @@ class SlotView:
     run: Run | None = None
     attempt: int = 1
     """The attempt that a start would be."""
+
+    @property
+    def why(self) -> str:
+        """The reason in words, with its detail."""
+        return with_detail(self.reason, self.detail)
 
     @property
     def outputs(self) -> Mapping[str, Digest]:
