@@ -19,7 +19,7 @@ VERBS = {
     "init": "stillhouse.cli.verbs.init",
     "publish": "stillhouse.cli.verbs.publish",
     "run": "stillhouse.cli.verbs.run",
-    "watch": "stillhouse.cli.verbs.run",
+    "watch": "stillhouse.cli.verbs.watch",
     "ls": "stillhouse.cli.verbs.ls",
     "show": "stillhouse.cli.verbs.show",
     "cat": "stillhouse.cli.verbs.cat",

@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from stillhouse import publish, recipes
 from stillhouse.cli.daemon.inbox import Inbox, Item, changed, is_utf8, unfinished_part
 from stillhouse.documents import read_document
+from stillhouse.notices import Refusal
 from stillhouse.phases.reactor.leader import advancer
-from stillhouse.phases.reactor.reactor import Reactor
 from stillhouse.phases.reactor.waiting import Wakeups
 from stillhouse.registry.planning.views import PlanView, Status
 from stillhouse.schemas.artifact import PUBLISHABLE, Kind
@@ -41,8 +42,12 @@ from stillhouse.schemas.recipe import (
     Recipe,
     VerificationSection,
 )
-from stillhouse.session import Session
 from stillhouse.store.disk.durable import reading, shown
+
+if TYPE_CHECKING:
+    from stillhouse.notices import Watcher
+    from stillhouse.phases.reactor.reactor import Reactor
+    from stillhouse.session import Session
 
 _STANDBY_SECONDS = 0.5
 """Between two tries to get the reactor's lock."""
@@ -58,103 +63,45 @@ _BUILT_IN_POLICY = Path(__file__).with_name("built_in_policy.toml")
 
 def watch(
     session: Session,
-    reactor: Reactor,
+    watcher: Watcher,
     *,
     inbox: Path | None = None,
     recipe: Path | None = None,
     once: bool = False,
     drain: bool = False,
     poll: float | None = None,
-    draw: Callable[[], None],
-    complain: Callable[[Path, StillError], None],
-    tell: Callable[[str], None],
 ) -> bool:
     """Run the daemon until it is stopped; with `once`, until inbox and plans are quiet.
 
     drain: when it is told to stop, let live runs end first; with `once`, do so from the beginning.
     poll: seconds between two looks at the inbox, where the system gives no notice of changes.
-    `draw` is called before every wait, `complain` is told of each dropped item that was refused, or
-    is to be tried again, `tell` what a person should know.
     Returns whether every plan that was asked for is done and nothing was refused; True, too, when
     it was told to stop.
 
     Raises InputError: `watch.no_inbox`; with `once`, `watch.busy`.
     """
+    reactor = session.reactor(watcher.hear)
+    watcher.follow(reactor)
     folder = _required(inbox) if inbox else session.home.inbox
     default = recipes.resolve(session, recipe) if recipe else None
     with (
         _Stop.listening() as stop,
-        Wakeups(session.home.log, inbox=folder, poll=poll, tell=tell) as wakeups,
+        Wakeups(session.home.log, inbox=folder, poll=poll, tell=watcher.note) as wakeups,
     ):
         daemon = _Daemon(
             session,
             reactor,
+            watcher,
             inbox=Inbox(folder=folder),
             wakeups=wakeups,
             stop=stop,
             default=default,
-            draw=draw,
-            complain=complain,
         )
         try:
-            return _serve(daemon, reactor, stop, once=once, drain=drain, tell=tell)
+            return daemon.serve(once=once, drain=drain)
         except KeyboardInterrupt:
             reactor.stop()
             raise
-
-
-def _serve(
-    daemon: _Daemon,
-    reactor: Reactor,
-    stop: _Stop,
-    *,
-    once: bool,
-    drain: bool,
-    tell: Callable[[str], None],
-) -> bool:
-    """Work while the lock is ours, and stand by while it is not."""
-    until = time.monotonic() + _PROBED_SECONDS
-    stands_by = False
-    while not stop.asked:
-        with reactor.advancing() as mine:
-            if mine:
-                if stands_by:
-                    tell("Nobody else advances this registry any more: taking over.")
-                return _advance(daemon, reactor, once=once, drain=drain, tell=tell)
-        late = time.monotonic() >= until
-        if once and late:
-            raise InputError(
-                f"{_other(daemon)} is advancing this registry.",
-                remedy="Leave the work to it, or stop it first.",
-                code="watch.busy",
-            )
-        if late and not stands_by:
-            stands_by = True
-            tell(f"{_other(daemon)} advances this registry: standing by to take over from it.")
-        reactor.refresh()
-        daemon.wait(_PROBED_AGAIN_SECONDS if once else _STANDBY_SECONDS)
-    return True
-
-
-def _advance(
-    daemon: _Daemon, reactor: Reactor, *, once: bool, drain: bool, tell: Callable[[str], None]
-) -> bool:
-    """Work until all is quiet, or until told to stop; what `watch` returns."""
-    quiet = not (drain and once) and daemon.work(once=once)
-    if drain:
-        if live := len(reactor.state.running()):
-            tell(f"Starting nothing more; runs that are still to end: {live}.")
-        daemon.drain()
-    reactor.hand_over()
-    if live := len(reactor.state.running()):
-        tell(f"Runs that go on, and are taken up by whoever advances this registry next: {live}.")
-    return daemon.all_done() if quiet else True
-
-
-def _other(daemon: _Daemon) -> str:
-    """Who advances instead, as the beginning of a sentence."""
-    pid = daemon.advancer()
-    return "Another process" if pid is None else f"Process {pid}"
 
 
 class _Asked(BaseException):
@@ -205,22 +152,67 @@ class _Daemon:
         self,
         session: Session,
         reactor: Reactor,
+        watcher: Watcher,
         *,
         inbox: Inbox,
         wakeups: Wakeups,
         stop: _Stop,
         default: Digest | None,
-        draw: Callable[[], None],
-        complain: Callable[[Path, StillError], None],
     ) -> None:
-        self._session, self._reactor = session, reactor
+        self._session, self._reactor, self._watcher = session, reactor, watcher
         self._inbox, self._wakeups = inbox, wakeups
         self._default, self._stop = default, stop
-        self._draw, self._complain = draw, complain
         self._refused = False
         self._inbox.look(time.monotonic())
 
-    def work(self, *, once: bool) -> bool:
+    def serve(self, *, once: bool, drain: bool) -> bool:
+        """Work while the lock is ours, and stand by while it is not; what `watch` returns."""
+        until = time.monotonic() + _PROBED_SECONDS
+        stands_by = False
+        while not self._stop.asked:
+            with self._reactor.advancing() as mine:
+                if mine:
+                    if stands_by:
+                        taken = "Nobody else advances this registry any more: taking over."
+                        self._watcher.note(taken)
+                    return self._advance(once=once, drain=drain)
+            late = time.monotonic() >= until
+            if once and late:
+                raise InputError(
+                    f"{self._other()} is advancing this registry.",
+                    remedy="Leave the work to it, or stop it first.",
+                    code="watch.busy",
+                )
+            if late and not stands_by:
+                stands_by = True
+                beside = f"{self._other()} advances this registry"
+                self._watcher.note(f"{beside}: standing by to take over from it.")
+            self._reactor.refresh()
+            self._wait(_PROBED_AGAIN_SECONDS if once else _STANDBY_SECONDS)
+        return True
+
+    def _other(self) -> str:
+        """Who advances instead, as the beginning of a sentence."""
+        pid = advancer(self._session.home)
+        return "Another process" if pid is None else f"Process {pid}"
+
+    def _advance(self, *, once: bool, drain: bool) -> bool:
+        """Work until all is quiet, or until told to stop."""
+        quiet = not (drain and once) and self._work(once=once)
+        if drain:
+            self._note_running("Starting nothing more; runs that are still to end")
+            self._drain()
+        self._reactor.hand_over()
+        self._note_running(
+            "Runs that go on, and are taken up by whoever advances this registry next"
+        )
+        return self._all_done() if quiet else True
+
+    def _note_running(self, what: str) -> None:
+        if live := len(self._reactor.state.running()):
+            self._watcher.note(f"{what}: {live}.")
+
+    def _work(self, *, once: bool) -> bool:
         """Turn until told to stop; with `once`, until all is quiet. Returns whether it is."""
         while not self._stop.asked:
             taken = self._take_some()
@@ -229,29 +221,25 @@ class _Daemon:
             if once and self._quiet():
                 return True
             self._reactor.warm()
-            self.wait(self._patience())
+            self._wait(self._patience())
         return False
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Let live runs end and record them; start nothing."""
         while True:
             if self._reactor.tick(start=False):
                 continue
             if not self._reactor.state.running():
                 return
-            self.wait(self._reactor.pause())
+            self._wait(self._reactor.pause())
 
-    def wait(self, seconds: float | None) -> None:
+    def _wait(self, seconds: float | None) -> None:
         """Until something happens, at most so long, with everything told that is known."""
         self._reactor.report_progress()
-        self._draw()
+        self._watcher.draw()
         self._wakeups.wait(seconds)
 
-    def advancer(self) -> int | None:
-        """The process that advances instead of this one."""
-        return advancer(self._session.home)
-
-    def all_done(self) -> bool:
+    def _all_done(self) -> bool:
         """Whether every requested plan is done and nothing was refused or waits to be taken."""
         plans = self._reactor.state.wanted()
         taken = not (self._refused or self._inbox.owing)
@@ -321,12 +309,12 @@ class _Daemon:
         """Complain, unless it changed while it was read: then it comes to rest once more."""
         if not changed(item):
             self._refused = True
-            self._complain(item.path, error)
+            self._watcher.refused(Refusal(path=item.path, error=error))
 
     def _put_off(self, item: Item, error: StillError) -> None:
         """Try it again later, as it is not to blame; complain the first time."""
         if not changed(item) and self._inbox.put_off(item, time.monotonic()):
-            self._complain(item.path, error)
+            self._watcher.refused(Refusal(path=item.path, error=error))
 
     def _request(self, plan: Digest) -> None:
         self._reactor.refresh()

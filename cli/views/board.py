@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stillhouse.cli.views import render
+from stillhouse.cli.screen import COLOURS, clean
 from stillhouse.registry.planning.views import GateView, PlanView, SlotView, Status
-from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.event import Event
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from stillhouse.cli.screen import Screen
     from stillhouse.phases.reactor.oversight import Progress
     from stillhouse.phases.reactor.reactor import Notice
 
@@ -71,6 +72,7 @@ class Pace:
 class Board:
     """What is known of live runs, and the lines that are made of it."""
 
+    screen: Screen
     clock: Callable[[], float]
     paces: dict[Digest, Pace] = field(default_factory=dict)
     """Run key -> pace, of live runs only."""
@@ -96,7 +98,7 @@ class Board:
 
     def _plan(self, view: PlanView, *, whole: bool) -> Iterator[Text]:
         """A plan's lines: its head, then every slot of one that is not done, or the ones to see."""
-        yield _head(view)
+        yield _head(self.screen, view)
         if view.done:
             return
         for slot in view.slots if whole else _telling(view.slots):
@@ -109,12 +111,12 @@ class Board:
         line = _line(_MARKS.get(slot.status, "·"), slot.slot.id, slot.status)
         pace = self.paces.get(slot.key) if slot.key and slot.status is Status.RUNNING else None
         if pace is not None:
-            return line.append_text(_progress(pace))
+            return line.append_text(_progress(self.screen, pace))
         if slot.status is Status.FILLED:
             seconds = slot.run.seconds if slot.run else None
-            return line.append("" if seconds is None else f"{seconds:.1f} s", style="dim")
-        reason = f"{slot.reason}: {slot.detail}" if slot.detail else str(slot.reason)
-        return line.append(render.clean(reason), style="dim")
+            took = "" if seconds is None else self.screen.duration(seconds)
+            return line.append(took, style="dim")
+        return line.append(clean(slot.why), style="dim")
 
 
 def _urgency(view: PlanView) -> int:
@@ -149,17 +151,17 @@ def _rest(hidden: int, done: int) -> Text:
     return _text("  plans: " + " · ".join(part for part in told if part), "dim")
 
 
-def _head(view: PlanView) -> Text:
+def _head(screen: Screen, view: PlanView) -> Text:
     """The plan's name, and how many slots and gates stand how."""
-    line = _text(render.clean(view.recipe.name), "bold").append(f"  {view.plan[:SHORT]}", "dim")
+    line = _text(clean(view.recipe.name), "bold").append(f"  {screen.short(view.plan)}", "dim")
     slots = Counter(str(slot.status) for slot in view.slots)
     line.append(f"  {slots.pop('filled', 0)}/{len(view.slots)} filled")
     for status in ("running", "failed", "blocked", "ready", "waiting", "skipped"):
         if slots[status]:
-            line.append(f" · {slots[status]} {status}", render.COLOURS.get(status, ""))
+            line.append(f" · {slots[status]} {status}", COLOURS.get(status, ""))
     for place, (verdict, count) in enumerate(_verdicts(view).items()):
         line.append(", " if place else "  gates: ")
-        line.append(f"{count} {verdict}", render.COLOURS.get(verdict, ""))
+        line.append(f"{count} {verdict}", COLOURS.get(verdict, ""))
     return line.append("  done", "green") if view.done else line
 
 
@@ -173,16 +175,16 @@ def _verdicts(view: PlanView) -> Mapping[str, int]:
 def _gate(gate: GateView) -> Text:
     checks = "; ".join(check.text for check in gate.checks)
     line = _line("✗", gate.gate, str(gate.verdict))
-    return line.append(render.clean(f"{gate.slot}: {checks}"), style="dim")
+    return line.append(clean(f"{gate.slot}: {checks}"), style="dim")
 
 
-def _progress(pace: Pace) -> Text:
+def _progress(screen: Screen, pace: Pace) -> Text:
     note = pace.note
     parts = [_bar(note.done, note.total), f"{note.done}/{note.total} {note.label}"]
     parts += [f"{pace.rate:.3g}/s"] if pace.rate else []
-    parts += [f"{_duration(pace.left)} left"] if pace.left is not None else []
+    parts += [f"{screen.duration(pace.left)} left"] if pace.left is not None else []
     parts += [f"{name} {value:.4g}" for name, value in note.figures.items()]
-    return _text(render.clean("  ".join(parts)), "cyan")
+    return _text(clean("  ".join(parts)), "cyan")
 
 
 def _bar(done: int, total: int) -> str:
@@ -190,16 +192,10 @@ def _bar(done: int, total: int) -> str:
     return "━" * filled + "╌" * (_BAR - filled)
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def _line(mark: str, what: str, status: str) -> Text:
-    line = _text(f"  {mark} ", render.COLOURS.get(status, ""))
-    line.append(f"{render.clean(what):<24} ")
-    return line.append(f"{status:<8} ", render.COLOURS.get(status, ""))
+    line = _text(f"  {mark} ", COLOURS.get(status, ""))
+    line.append(f"{clean(what):<24} ")
+    return line.append(f"{status:<8} ", COLOURS.get(status, ""))
 
 
 def _text(content: str, style: str) -> Text:

@@ -1,30 +1,34 @@
 """What a person or a script sees while plans advance.
 
-Three watchers for the reactor's notices: JSON lines, plain lines for a pipe, and a live board at a
-terminal. Rules: events that were recorded before the command began are not told again; nothing is
-kept of a run that has ended; between two notices nothing is drawn unless somebody asks.
+Three watchers: JSON lines, plain lines for a pipe, and a live board at a terminal. Rules: events
+that were recorded before the command began are not told again; nothing is kept of a run that has
+ended; between two notices nothing is drawn unless somebody asks.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from stillhouse.cli.screen import here
-from stillhouse.cli.views import render
+from stillhouse.cli.screen import COLOURS, clean
 from stillhouse.cli.views.board import ENDS, Board
 from stillhouse.cli.views.events import describe
-from stillhouse.registry.planning.views import PlanView
+from stillhouse.cli.views.runs import progress_text
+from stillhouse.notices import EventLine, ProgressLine, Watcher
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.event import Event
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from stillhouse.phases.reactor.oversight import Progress
+    from stillhouse.cli.screen import Screen
+    from stillhouse.notices import Refusal
     from stillhouse.phases.reactor.reactor import Notice, Reactor
+    from stillhouse.registry.planning.views import PlanView
 
 _PLAIN_SECONDS = 5.0
 """Between two progress lines of one run in a pipe."""
@@ -33,89 +37,89 @@ _SPARE_LINES = 4
 """Lines of the terminal that the board leaves for what scrolls by."""
 
 
-class Watcher(Protocol):
-    """Tells what happens."""
-
-    def hear(self, notice: Notice) -> None:
-        """A new event, or progress of a live run."""
-        ...
-
-    def follow(self, reactor: Reactor) -> None:
-        """Whom to ask how plans stand."""
-        ...
-
-    def draw(self) -> None:
-        """Bring what is shown up to date; asked before every wait."""
-        ...
-
-
 @contextmanager
-def watcher(*, as_json: bool, after: int) -> Iterator[Watcher]:
-    """The watcher that fits where stdout goes. `after`: the last event that is old news."""
+def watcher(screen: Screen, *, as_json: bool, after: int) -> Iterator[Watcher]:
+    """The watcher that fits where answers go. `after`: the last event that is old news."""
     if as_json:
-        yield Told(after, _tell_json)
-    elif render.at_terminal():
-        with _live() as live:
-            yield Drawn(after, live, time.monotonic)
+        yield Lines(screen, after)
+    elif screen.tty:
+        with _live(screen) as live:
+            inside = replace(screen, out=sys.stdout, err=sys.stderr)  # live stands before both
+            yield Drawn(inside, after, live, time.monotonic)
     else:
-        yield Told(after, Plain(time.monotonic))
+        yield Plain(screen, after, time.monotonic)
 
 
-class Told:
-    """What happens, one line after the other."""
+class _OnScreen(Watcher):
+    """Tells what is not an event or progress in the same way to a pipe and a terminal."""
 
-    def __init__(self, after: int, tell: Callable[[Notice], None]) -> None:
-        self._after, self._tell = after, tell
+    def __init__(self, screen: Screen, after: int) -> None:
+        self._screen, self._after = screen, after
+
+    def note(self, text: str) -> None:
+        """Tell it."""
+        self._screen.note(text)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Tell which file, what is wrong with it, and what to do."""
+        self._screen.note(f"Refused {clean(refusal.path)}:")
+        self._screen.error(refusal.error)
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether it is new, and nothing of what runs publish: that is told by their outcome."""
+        made = event.type == "artifact.published" and event.data["origin"] == "run"
+        return event.seq > self._after and not made
+
+
+class Lines(_OnScreen):
+    """Every new event and note of progress, one JSON object a line."""
 
     def hear(self, notice: Notice) -> None:
         """Tell it if it is news."""
-        if not isinstance(notice, Event) or notice.seq > self._after:
-            self._tell(notice)
+        if not isinstance(notice, Event):
+            self._screen.json_line(ProgressLine(progress=notice))
+        elif notice.seq > self._after:
+            self._screen.json_line(EventLine(event=notice))
 
-    def follow(self, reactor: Reactor) -> None:
-        """Nothing is asked."""
-
-    def draw(self) -> None:
-        """Everything was told when it happened."""
-
-
-def _tell_json(notice: Notice) -> None:
-    if isinstance(notice, Event):
-        render.json_line({"event": notice.to_json()})
-    else:
-        render.json_line({"progress": {**vars(notice), "figures": dict(notice.figures)}})
+    def refused(self, refusal: Refusal) -> None:
+        """Tell it."""
+        self._screen.json_line(refusal)
 
 
-class Plain:
+class Plain(_OnScreen):
     """One line for each event, and for each live run now and then one of its progress."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, screen: Screen, after: int, clock: Callable[[], float]) -> None:
+        super().__init__(screen, after)
         self._clock = clock
         self._told: dict[Digest, tuple[str, float]] = {}
         """Live run -> label and time of the last line."""
 
-    def __call__(self, notice: Notice) -> None:
-        """Tell it, unless this run's progress was told a moment ago."""
+    def hear(self, notice: Notice) -> None:
+        """Tell it if it is news, unless this run's progress was told a moment ago."""
         if isinstance(notice, Event):
             if notice.type in ENDS:
                 self._told.pop(notice.data["run"], None)
-            if not _is_noise(notice):
-                render.row(notice.type, describe(here(), notice))
-                render.flush()
+            if self._is_news(notice):
+                self._row(notice.type, describe(self._screen, notice))
             return
         label, then = self._told.get(notice.run, ("", float("-inf")))
         if notice.label != label or self._clock() - then >= _PLAIN_SECONDS:
             self._told[notice.run] = (notice.label, self._clock())
-            render.row("progress", notice.slot, _progress_text(notice))
-            render.flush()
+            self._row("progress", notice.slot, progress_text(vars(notice)))
+
+    def _row(self, *cells: str) -> None:
+        self._screen.row(*cells)
+        self._screen.flush()
 
 
-class Drawn:
+class Drawn(_OnScreen):
     """Events scroll by; below them a board shows how the plans stand."""
 
-    def __init__(self, after: int, live: Live, clock: Callable[[], float]) -> None:
-        self._after, self._live = after, live
-        self._board = Board(clock=clock)
+    def __init__(self, screen: Screen, after: int, live: Live, clock: Callable[[], float]) -> None:
+        super().__init__(screen, after)
+        self._live = live
+        self._board = Board(screen=screen, clock=clock)
         self._reactor: Reactor | None = None
         self._views: dict[Digest, PlanView] = {}
         self._stale: set[Digest] = set()
@@ -130,7 +134,7 @@ class Drawn:
             self._stale |= {plan} if plan else {p for p, v in self._views.items() if not v.done}
             if notice.type == "gate.waived":  # it may expire, or re-open a release
                 self._stale |= set(self._views)
-            if notice.seq > self._after and not _is_noise(notice):
+            if self._is_news(notice):
                 self._scroll(notice)
 
     def follow(self, reactor: Reactor) -> None:
@@ -164,24 +168,14 @@ class Drawn:
         from rich.text import Text
 
         verdict = str(event.data.get("verdict", event.type.rpartition(".")[2]))
-        head = Text(f"{event.type:<18} ", style=render.COLOURS.get(verdict, "bold"))
-        self._live.console.print(head + Text(describe(here(), event)))
+        head = Text(f"{event.type:<18} ", style=COLOURS.get(verdict, "bold"))
+        self._live.console.print(head + Text(describe(self._screen, event)))
 
 
 @contextmanager
-def _live() -> Iterator[Live]:
+def _live(screen: Screen) -> Iterator[Live]:
     """Drawn only when asked: a thread that redraws would keep an idle daemon busy."""
     from rich.live import Live
 
-    with Live(console=render.console(), auto_refresh=False, transient=True) as live:
+    with Live(console=screen.console(), auto_refresh=False, transient=True) as live:
         yield live
-
-
-def _is_noise(event: Event) -> bool:
-    """What runs publish is told by their own outcome."""
-    return event.type == "artifact.published" and event.data["origin"] == "run"
-
-
-def _progress_text(note: Progress) -> str:
-    figures = "".join(f", {name} {value:.4g}" for name, value in note.figures.items())
-    return f"{note.label} {note.done}/{note.total}{figures}"

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from stillhouse.cli.screen import Screen
 from stillhouse.cli.views.board import Board
 from stillhouse.cli.views.follow import Drawn
 from stillhouse.phases.reactor.oversight import Progress
@@ -24,12 +25,13 @@ from stillhouse.session import Session
 from .recorded import Recorder
 
 WIDTH = 96
+SCREEN = Screen(out=StringIO(), err=StringIO(), tty=True, notes_tty=True, width=WIDTH)
 KEY = "ab" * 32
 OTHER = {"export": {"prefill": [32], "primary": 32, "decode_capacity": 32}}
 
 GOING_ON = """
 moves  <digest>  0/7 filled · 1 running · 1 ready · 5 waiting  gates: 1 pass
-  ▶ export/prefill-32        running  ━━━━━━━━━━╌╌╌╌╌╌╌╌╌╌  20/40 steps  2/s  0:10 left  loss 0…
+  ▶ export/prefill-32        running  ━━━━━━━━━━╌╌╌╌╌╌╌╌╌╌  20/40 steps  2/s  10.0 s left  loss…
   · export/decode-32         ready    no run with this key has succeeded
   · conversion/prefill-32    waiting  an input is still being made: export from export/prefill-…
   · conversion/decode-32     waiting  an input is still being made: export from export/decode-32
@@ -91,7 +93,7 @@ def _view(session: Session, plan: Digest) -> PlanView:
 def test_a_plan_that_is_going_on(session: Session, recorder: Recorder, policy: Path) -> None:
     recorder.run(recorder.plan(policy))  # so that the environment is judged
     plan, clock = recorder.plan(policy, name="moves", **OTHER), Clock()
-    board = Board(clock=clock)
+    board = Board(screen=SCREEN, clock=clock)
     view, key = _start(session, plan, "export/prefill-32")
     for done in (10, 20):
         board.note(_progress(key, done))
@@ -103,7 +105,7 @@ def test_a_plan_that_a_gate_holds(session: Session, recorder: Recorder, policy: 
     recorder.measured = {"export/prefill-8": {"parity.max_abs": 0.5}}
     plan = recorder.plan(policy)
     recorder.run(plan)
-    lines = _shown(Board(clock=Clock()).lines([_view(session, plan)], 20))
+    lines = _shown(Board(screen=SCREEN, clock=Clock()).lines([_view(session, plan)], 20))
     assert lines[0] == "small  <digest>  4/7 filled · 3 blocked  gates: 2 pass, 1 fail"
     assert lines[1] == "  ✓ export/prefill-8         filled   1.0 s"
     assert lines[3].startswith(
@@ -119,7 +121,7 @@ def test_a_plan_that_is_done_is_one_line(
 ) -> None:
     plan = recorder.plan(policy)
     recorder.run(plan)
-    lines = _shown(Board(clock=Clock()).lines([_view(session, plan)], 20))
+    lines = _shown(Board(screen=SCREEN, clock=Clock()).lines([_view(session, plan)], 20))
     assert lines == ["small  <digest>  7/7 filled  gates: 3 pass  done"]
 
 
@@ -136,7 +138,7 @@ def test_of_many_plans_those_are_shown_that_move_and_the_others_are_counted(
     moving = recorder.plan(policy, name="moves", **OTHER)
     view, key = _start(session, moving, "export/prefill-32")
     reactor = session.reactor()
-    board = Board(clock=Clock())
+    board = Board(screen=SCREEN, clock=Clock())
     board.note(_progress(key, 1))
     lines = _shown(board.lines([*(reactor.view(p) for p in (finished, *waiting)), view], 9))
     assert [line[:27].rstrip() for line in lines] == [
@@ -154,13 +156,13 @@ def test_of_many_plans_those_are_shown_that_move_and_the_others_are_counted(
 
 def test_never_more_lines_than_fit(session: Session, recorder: Recorder, policy: Path) -> None:
     views = [_view(session, recorder.plan(policy, name=f"p{place}")) for place in range(3)]
-    board = Board(clock=Clock())
+    board = Board(screen=SCREEN, clock=Clock())
     assert all(0 < len(board.lines(views, height)) <= height for height in range(2, 30))
 
 
 def test_a_new_label_begins_a_new_rate() -> None:
     clock = Clock()
-    board = Board(clock=clock)
+    board = Board(screen=SCREEN, clock=clock)
     for place, (label, done) in enumerate([("a", 10), ("a", 20), ("b", 0)]):
         clock.now = place
         board.note(_progress(KEY, done, label))
@@ -180,7 +182,7 @@ def test_events_scroll_by_above_and_the_board_follows_them(
     screen = StringIO()
     console = Console(file=screen, width=WIDTH, height=30, force_terminal=True, color_system=None)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        drawn = Drawn(old, live, Clock())
+        drawn = Drawn(SCREEN, old, live, Clock())
         reactor = session.reactor(drawn.hear)
         drawn.follow(reactor)
         drawn.draw()

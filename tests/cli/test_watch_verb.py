@@ -13,6 +13,8 @@ import pytest
 
 from stillhouse.cli.daemon import daemon, inbox
 from stillhouse.cli.daemon.daemon import watch
+from stillhouse.notices import Refusal, Watcher
+from stillhouse.phases.reactor.reactor import Notice, Reactor
 from stillhouse.publish import publish_policy
 from stillhouse.registry.home import Home
 from stillhouse.registry.ledger.ledger import LedgerReader
@@ -68,34 +70,39 @@ def test_a_folder_of_no_kind_is_told_with_the_kinds_there_are(still: Still, home
 
 
 @dataclass
-class Watched:
+class Watched(Watcher):
     """`watch` over a real registry, in this process, and what it told."""
 
     session: Session
-    refused: list[tuple[str, str]] = field(default_factory=list)
+    complaints: list[tuple[str, str]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     draws: int = 0
-    draw: Callable[[], None] = lambda: None
+    at_draw: Callable[[], None] = lambda: None
+    listener: Callable[[Any], None] = lambda _: None
 
     def __call__(
         self, *, once: bool = True, listener: Callable[[Any], None] = lambda _: None
     ) -> bool:
         """Run it; what it returns."""
-        self.reactor = self.session.reactor(listener)
-        return watch(
-            self.session,
-            self.reactor,
-            once=once,
-            poll=0.05,
-            draw=self._draw,
-            complain=lambda path, error: self.refused.append((path.name, error.code)),
-            tell=self.told.append,
-        )
+        self.listener = listener
+        return watch(self.session, self, once=once, poll=0.05)
 
-    def _draw(self) -> None:
+    def follow(self, reactor: Reactor) -> None:
+        self.reactor = reactor
+
+    def hear(self, notice: Notice) -> None:
+        self.listener(notice)
+
+    def refused(self, refusal: Refusal) -> None:
+        self.complaints.append((refusal.path.name, refusal.error.code))
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    def draw(self) -> None:
         self.draws += 1
         assert self.draws < 500, "it does not come to an end"
-        self.draw()
+        self.at_draw()
 
 
 @pytest.fixture
@@ -113,7 +120,7 @@ def test_who_only_looks_whether_the_registry_is_advanced_is_no_reason_to_give_up
     lock = session.home.reactor_lock
     with lock.open("w") as probe:
         fcntl.flock(probe, fcntl.LOCK_SH)
-        watched.draw = probe.close
+        watched.at_draw = probe.close
         assert watched()
 
 
@@ -137,7 +144,7 @@ def test_told_to_stop_it_says_how_many_runs_go_on_without_it(
     session.home.run(run.key).mkdir()
     with session.home.run_lock(run.key).open("w") as worker:
         fcntl.flock(worker, fcntl.LOCK_EX)
-        watched.draw = _stop
+        watched.at_draw = _stop
         assert watched(once=False)
     (told,) = watched.told
     assert told.startswith("Runs that go on")
@@ -172,7 +179,7 @@ def test_what_met_a_full_disk_is_told_once_and_taken_when_there_is_room(
             _stop()
 
     assert watched(once=False, listener=hear)
-    assert watched.refused == [("a", "store.full")]
+    assert watched.complaints == [("a", "store.full")]
     assert [p.fact.name for p in watched.session.state().artifacts[_digest(b"x")]] == ["a"]
 
 
@@ -182,7 +189,7 @@ def test_once_does_not_wait_for_room_on_a_full_disk_and_says_that_it_is_not_done
     full_disk[0] = 1_000_000
     (home.inbox / "source" / "a").write_text("x", encoding="utf-8")
     assert not watched()
-    assert watched.refused == [("a", "store.full")]
+    assert watched.complaints == [("a", "store.full")]
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -208,7 +215,7 @@ def test_told_to_stop_at_a_dropped_file_it_does_not_read_it_to_the_end(
         monkeypatch.setattr(BlobStore, "put_file", lambda *_, **__: read.append(1))
     assert watched(once=False)
     assert read == []
-    assert watched.refused == []
+    assert watched.complaints == []
 
 
 def test_a_session_and_its_reactor_fold_one_state(session: Session) -> None:
@@ -250,7 +257,7 @@ def test_told_to_stop_while_it_reads_events_it_has_folded_every_one(
     stopped: list[Any] = []
     assert watched(listener=hear)
     assert stopped
-    assert watched.refused == []
+    assert watched.complaints == []
     watched.reactor.refresh()
     fresh = State().follow(LedgerReader(home.log))
     assert watched.reactor.state.artifacts.keys() == fresh.artifacts.keys()

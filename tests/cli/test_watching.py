@@ -96,7 +96,7 @@ def test_a_verdict_is_told_with_its_numbers() -> None:
 def test_a_pipe_gets_new_events_and_a_progress_line_now_and_then(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with watcher(as_json=False, after=1) as screen:
+    with watcher(here(), as_json=False, after=1) as screen:
         screen.hear(_event("run.started", seq=1))
         screen.hear(_event("run.started", seq=2))
         screen.hear(_progress(1))
@@ -112,10 +112,10 @@ def test_a_pipe_gets_new_events_and_a_progress_line_now_and_then(
 
 
 def test_of_runs_that_ended_nothing_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    plain, board = Plain(lambda: 0.0), Board(clock=lambda: 0.0)
+    plain, board = Plain(here(), 0, lambda: 0.0), Board(screen=here(), clock=lambda: 0.0)
     for end in sorted(ENDS):
         for notice in (_progress(1), _event(end, run=KEY)):
-            plain(notice)
+            plain.hear(notice)
             board.note(notice)
     # Told each time, although no time has passed: nothing was known of it.
     assert capsys.readouterr().out.count("steps 1/44") == len(ENDS)
@@ -123,7 +123,7 @@ def test_of_runs_that_ended_nothing_is_kept(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_json_gets_everything_new_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with watcher(as_json=True, after=1) as screen:
+    with watcher(here(), as_json=True, after=1) as screen:
         screen.hear(_event("run.started", seq=1))
         screen.hear(_progress(3))
         screen.hear(_event("run.succeeded", seq=2))
