@@ -64,7 +64,7 @@ class RunDetails:
     reason: str
     """Why it was abandoned."""
     log: Digest | None
-    """None while it goes on, and once it was swept."""
+    """None while it goes on, where it was abandoned, and once it was swept."""
 
 
 def details_of(session: Session, reference: str) -> ArtifactDetails | RunDetails:

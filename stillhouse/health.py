@@ -49,9 +49,9 @@ def check_registry(
     state = State().apply_all(islice(session.ledger.read(), audit.events))
     watched = meter or Unseen()
 
-    def tell(*, objects: int, size: int, of: int) -> None:  # noqa: ARG001  # as fsck tells it
+    def tell(done: int, of: int) -> None:
         watched.of = of
-        watched.move(size)
+        watched.move(done)
 
     report = fsck(
         session.store,

@@ -21,6 +21,7 @@ def show(context: typer.Context, ref: Ref, *, as_json: Json = False) -> None:
     session = session_of(context)
     found = details_of(session, ref)
     answer(found, show_details, as_json=as_json)
-    if isinstance(found, RunDetails) and not as_json:  # last: a lost log hides nothing else
-        for text in log_end(session, found, _LOG_LINES):
-            here().row("log", text)
+    if isinstance(found, RunDetails) and not as_json:
+        screen = here()
+        for text in log_end(session, found, _LOG_LINES):  # last: a lost log hides nothing else
+            screen.row("log", text)

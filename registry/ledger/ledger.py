@@ -58,8 +58,8 @@ class Audit:
     fault: IntegrityError | None
     """The first event that does not verify, if any; nothing after it was read."""
 
-    def to_json(self) -> canonical.Json:
-        """The head without its offset: a place in the chain is known by its number and hash."""
+    def to_json(self) -> dict[str, object]:
+        """What `audit` and `fsck` say of the ledger; the head as people keep it, without offset."""
         return {
             "events": self.events,
             "head": {"seq": self.head.seq, "hash": self.head.hash},

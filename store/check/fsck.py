@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal
 
 from stillhouse.schemas.artifact import Form
 from stillhouse.schemas.errors import IntegrityError, StorageError
@@ -35,6 +35,9 @@ _MARK_OBJECTS = 20_000
 """… or objects."""
 
 How = Literal["metadata", "sample", "full"]
+
+Progress = Callable[[int, int], object]
+"""Is told how many bytes have been verified, of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +90,6 @@ class FsckReport:
         return not self.missing and not self.corrupt and not doubtful
 
 
-class Progress(Protocol):
-    """Told as the check goes on."""
-
-    def __call__(self, *, objects: int, size: int, of: int) -> None:
-        """So many objects and bytes have been verified, of so many bytes."""
-        ...
-
-
 @dataclass
 class _Findings:
     verified: int = 0
@@ -112,7 +107,7 @@ def fsck(
     chance: Random | None = None,
     bookmark: Path | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda _done, _of: None,
 ) -> FsckReport:
     """Check the store, and that it holds all `expected` artifacts down to the files of trees.
 
@@ -232,7 +227,7 @@ def _verify_all(
     findings: _Findings,
     *,
     keeper: _Keeper,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     total = findings.size + sum(found.sizes[place] for place in places)
     in_place = len(found.digests) - found.condemned
@@ -243,8 +238,7 @@ def _verify_all(
         findings.size += sum(found.sizes[place] for place in job)
         if job[-1] < in_place:
             keeper.keep(found.digests[job[-1]], findings)
-        if progress is not None:
-            progress(objects=findings.verified, size=findings.size, of=total)
+        progress(findings.size, total)
     keeper.finish()
 
 

@@ -284,18 +284,16 @@ def test_a_changed_byte_is_located(ledger: Ledger, path: Path, line: int, column
     assert audit.fault is not None
 
 
-def test_an_audit_in_json_ends_where_the_ledger_breaks(ledger: Ledger, path: Path) -> None:
-    last = ledger.append([published(1)])[0]
-    (after,) = ledger.append([published(2)])
-    path.write_bytes(path.read_bytes().replace(b'"size":2', b'"size":7'))
-    found = ledger.audit()
-    assert found.fault is not None
-    assert plain(found) == {
-        "events": last.seq,
-        "head": {"seq": last.seq, "hash": after.prev},
-        "torn_bytes": 0,
-        "fault": found.fault.as_dict(),
-    }
+def test_what_an_audit_says_as_json(ledger: Ledger, path: Path) -> None:
+    ledger.append([published(1)])
+    head = ledger.head()
+    said = {"events": 1, "head": {"seq": 1, "hash": head.hash}, "torn_bytes": 7, "fault": None}
+    path.write_bytes(path.read_bytes() + b"x" * 7)
+    assert plain(ledger.audit()) == said
+    path.write_bytes(path.read_bytes() + b"\n")
+    broken = plain(ledger.audit())
+    assert broken["fault"]["code"] == "ledger.broken"
+    assert broken == said | {"torn_bytes": 0, "fault": broken["fault"]}
 
 
 def test_a_complete_last_line_with_a_bad_hash_is_refused_not_dropped(
