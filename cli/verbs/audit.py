@@ -189,12 +189,7 @@ def _as_json(told: _Told) -> dict[str, object]:
         "ok": told.ok,
         "compared": [part for part, compared in told.parts.items() if compared],
         "not_compared": [part for part, compared in told.parts.items() if not compared],
-        "ledger": {
-            "events": found.audit.events,
-            "head": {"seq": found.audit.head.seq, "hash": found.audit.head.hash},
-            "torn_bytes": found.audit.torn,
-            "fault": found.audit.fault.as_dict() if found.audit.fault else None,
-        },
+        "ledger": found.audit.to_json(),
         "projection": {
             "state": found.projected.state,
             "detail": found.projected.detail,
