@@ -26,7 +26,7 @@ VERBS = {
     "checkout": "stillhouse.cli.verbs.checkout",
     "lineage": "stillhouse.cli.verbs.lineage",
     "diff": "stillhouse.cli.verbs.diff",
-    "blame": "stillhouse.cli.verbs.diff",
+    "blame": "stillhouse.cli.verbs.blame",
     "log": "stillhouse.cli.verbs.log",
     "sql": "stillhouse.cli.verbs.sql",
     "tag": "stillhouse.cli.verbs.tag",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.phases.workers.job import read_progress
-from stillhouse.registry.ledger.ledger import LedgerReader
+from stillhouse.registry.ledger.ledger import events_at
 from stillhouse.registry.state.references import resolve_reference
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
@@ -115,11 +115,7 @@ def _require_phase(state: State, phase: str) -> None:
 def _wishes(session: Session, shown: Iterable[Run]) -> Mapping[Digest, Event]:
     """Of each run that someone wished to end, that wish; only the ledger knows whose it was."""
     wished = {run.wished_seq: run.key for run in shown if run.wished_seq}
-    if not wished:
-        return {}
-    reader = LedgerReader(session.home.log)
-    lines = (line for chunk in reader.chunks() for line in chunk)
-    return {wished[line.seq]: line.event() for line in lines if line.seq in wished}
+    return {wished[seq]: event for seq, event in events_at(session.home.log, wished).items()}
 
 
 def _row(session: Session, state: State, run: Run, wish: Event | None) -> RunRow:

@@ -1,16 +1,16 @@
-"""What was measured of things and judged over them, side by side, and through time. Pure.
+"""What was measured of two things and judged over them, side by side. Pure.
 
 Reports belong together when they come from the same slot, else when each side has one of the phase.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from stillhouse.registry.compare.origins import Subject, maker_of, slots_of
+from stillhouse.registry.compare.subjects import Subject, maker_of, plan_of, slots_of
 from stillhouse.registry.state.runs import Run
-from stillhouse.registry.state.state import Judged, Published, State
+from stillhouse.registry.state.state import Judged, State
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.facts import ReportFacts
@@ -19,63 +19,30 @@ from stillhouse.schemas.slot import SlotId
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class MetricPair:
     """One metric of two reports."""
 
     slot: str
     name: str
     before: Metric | None
     after: Metric | None
-
-    @property
-    def differs(self) -> bool:
-        """Whether the two are not the same measurement."""
-        return self.before != self.after
-
-    @property
-    def moved(self) -> bool:
-        """Whether more differs than where the interval ends."""
-        sides = (self.before, self.after)
-        old, new = (m and m.model_copy(update={"low": None, "high": None}) for m in sides)
-        return old != new
-
-    @property
-    def change(self) -> float | None:
-        """After less before, where both are finite numbers."""
-        old = self.before.value if self.before else None
-        new = self.after.value if self.after else None
-        return None if old is None or new is None else new - old
+    change: float | None
+    """After less before, where both are finite numbers."""
+    differs: bool
+    """Whether the two are not the same measurement."""
+    moved: bool
+    """Whether more differs than where the interval ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdicts:
+class VerdictPair:
     """One gate over two things: verdicts, with `waived` where a waiver holds; empty: not judged."""
 
     gate: str
     slot: str
     before: str
     after: str
-
-    @property
-    def differs(self) -> bool:
-        """Whether the two do not stand alike."""
-        return self.before != self.after
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One metric as one run of a slot measured it."""
-
-    metric: Metric
-    report: Digest
-    seq: int
-    """Of the event that published the report."""
-    ts: str
-    run: Run
-    plans: tuple[Digest, ...]
-    """Those whose slot the run fills."""
-    releases: tuple[Digest, ...]
-    """Those cut for these plans."""
+    differs: bool
 
 
 # -- reports ------------------------------------------------------------------------------------
@@ -99,13 +66,6 @@ def reports_of(state: State, subject: Subject) -> dict[str, Digest]:
     return dict(_reports_on(state, subject.digest))
 
 
-def plan_of(state: State, subject: Subject) -> Digest | None:
-    """The plan that a recipe is, or that a release was cut for."""
-    if state.published(subject.digest, Kind.RECIPE):
-        return subject.digest
-    return next((plan for release, plan in state.releases if release == subject.digest), None)
-
-
 def metrics_of(state: State, report: Digest) -> dict[str, Metric]:
     """What a report measured, by name."""
     found = state.from_run(report)
@@ -113,7 +73,7 @@ def metrics_of(state: State, report: Digest) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
-def pair_metrics(state: State, before: Subject, after: Subject) -> tuple[Pair, ...]:
+def pair_metrics(state: State, before: Subject, after: Subject) -> tuple[MetricPair, ...]:
     """Every metric of the reports on two things, side by side."""
     sides = reports_of(state, before), reports_of(state, after)
     pairs = []
@@ -121,10 +81,24 @@ def pair_metrics(state: State, before: Subject, after: Subject) -> tuple[Pair, .
         old = metrics_of(state, one) if one else {}
         new = metrics_of(state, other) if other else {}
         pairs += [
-            Pair(slot=slot, name=name, before=old.get(name), after=new.get(name))
+            _metric_pair(slot, name, old.get(name), new.get(name))
             for name in dict.fromkeys((*old, *new))
         ]
     return tuple(pairs)
+
+
+def _metric_pair(slot: str, name: str, before: Metric | None, after: Metric | None) -> MetricPair:
+    ends = [m and m.model_copy(update={"low": None, "high": None}) for m in (before, after)]
+    old, new = (m.value if m else None for m in (before, after))
+    return MetricPair(
+        slot=slot,
+        name=name,
+        before=before,
+        after=after,
+        change=None if old is None or new is None else new - old,
+        differs=before != after,
+        moved=ends[0] != ends[1],
+    )
 
 
 def _report_of_run(run: Run) -> dict[str, Digest]:
@@ -167,16 +141,25 @@ def _phase(slot: str) -> str:
 # -- gates --------------------------------------------------------------------------------------
 
 
-def pair_verdicts(state: State, before: Subject, after: Subject, now: str) -> tuple[Verdicts, ...]:
+def pair_verdicts(
+    state: State, before: Subject, after: Subject, now: str
+) -> tuple[VerdictPair, ...]:
     """Every gate over two things, side by side; waivers as they hold at `now` (RFC 3339 UTC)."""
     sides = _verdicts_over(state, before), _verdicts_over(state, after)
     pairs = []
     for key in dict.fromkeys((*sides[0], *sides[1])):
         old, new = (side.get(key) for side in sides)
-        words = [_words(state, judged, now) if judged else "" for judged in (old, new)]
+        was, now_is = (_words(state, judged, now) if judged else "" for judged in (old, new))
         slots = dict.fromkeys(_slot(state, judged) for judged in (old, new) if judged)
-        slot = " · ".join(slots)
-        pairs.append(Verdicts(gate=key[0], slot=slot, before=words[0], after=words[1]))
+        pairs.append(
+            VerdictPair(
+                gate=key[0],
+                slot=" · ".join(slots),
+                before=was,
+                after=now_is,
+                differs=was != now_is,
+            )
+        )
     return tuple(pairs)
 
 
@@ -203,71 +186,3 @@ def _slot(state: State, judged: Judged) -> str:
 def _words(state: State, judged: Judged, now: str) -> str:
     waived = state.waiver(judged.fact.gate, judged.fact.subject, now)
     return f"{judged.fact.verdict}, waived" if waived else str(judged.fact.verdict)
-
-
-# -- history ------------------------------------------------------------------------------------
-
-
-def history(state: State, report: Digest, metric: str) -> tuple[Measurement, ...]:
-    """How a metric of a report came about: its earlier values, oldest first, and its own last.
-
-    Those of the same slot, in plans whose recipes have the same name. Raises KeyError when the
-    report was made by no run or does not hold the metric.
-    """
-    own, run = state.from_run(report), maker_of(state, report)
-    if own is None or run is None or metric not in metrics_of(state, report):
-        raise KeyError(metric)
-    plans = _plans_by_run(state)
-    names = _recipe_names(state, plans[run.key])
-    found = [
-        _measurement(state, published, other, metric, plans[other.key])
-        for published, other in _reports_of_slot(state, run.started.slot)
-        if published.seq <= own.seq
-        and metric in metrics_of(state, published.fact.digest)
-        and names & _recipe_names(state, plans[other.key])
-    ]
-    return tuple(sorted(found, key=lambda measurement: measurement.seq))
-
-
-def last_change(measurements: Sequence[Measurement]) -> int | None:
-    """Which measurement has another value than the one before it, the last of them; None: none."""
-    for place in range(len(measurements) - 1, 0, -1):
-        new, old = measurements[place].metric, measurements[place - 1].metric
-        if (new.value, new.nonfinite) != (old.value, old.nonfinite):
-            return place
-    return None
-
-
-def _measurement(
-    state: State, published: Published, run: Run, metric: str, plans: tuple[Digest, ...]
-) -> Measurement:
-    return Measurement(
-        metric=metrics_of(state, published.fact.digest)[metric],
-        report=published.fact.digest,
-        seq=published.seq,
-        ts=published.ts,
-        run=run,
-        plans=plans,
-        releases=tuple(release for release, plan in state.releases if plan in plans),
-    )
-
-
-def _reports_of_slot(state: State, slot: str) -> Iterator[tuple[Published, Run]]:
-    for publications in state.artifacts.values():
-        for published in publications:
-            run = state.runs.get(published.fact.run or "")
-            if published.fact.kind is Kind.REPORT and run and run.started.slot == slot:
-                yield published, run
-
-
-def _plans_by_run(state: State) -> dict[Digest, tuple[Digest, ...]]:
-    """Run -> the plans that it was started for or fills a slot of."""
-    found = {run.key: {run.started.plan: None} for run in state.runs.values()}
-    for (plan, _), key in state.filled.items():
-        found[key][plan] = None
-    return {key: tuple(plans) for key, plans in found.items()}
-
-
-def _recipe_names(state: State, plans: Iterable[Digest]) -> set[str | None]:
-    found = (state.published(plan, Kind.RECIPE) for plan in plans)
-    return {recipe.fact.name for recipe in found if recipe}

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from stillhouse.registry.compare.runs import ABSENT, Difference, compared, differences, flattened
+from stillhouse.registry.compare.subjects import Subject, maker_of, slots_of
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import Published, State
 from stillhouse.schemas.artifact import Kind, Parent
@@ -23,20 +24,6 @@ _DOCUMENTS = frozenset({Kind.RECIPE, Kind.POLICY, Kind.ENVIRONMENT})
 """Kinds whose content is in their event."""
 _WHOLE = ("parameter", "plan")
 """The recipe as a whole, which a sealing run has in its key; what of it matters is told apart."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """One side of a comparison: a run, or an artifact (a recipe stands for its plan)."""
-
-    run: Run | None = None
-    digest: Digest = ""
-    """Of the artifact; empty for a run."""
-
-    @property
-    def name(self) -> Digest:
-        """The run key or the digest."""
-        return self.run.key if self.run else self.digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,17 +229,6 @@ class _Walker:
         found = self._state.published(digest)
         facts = found.fact.facts if found else {}
         return flattened(facts.get(str(found.fact.kind), facts)) if found and facts else {}
-
-
-def maker_of(state: State, digest: Digest) -> Run | None:
-    """The recorded run that made an artifact, if one did."""
-    found = state.from_run(digest)
-    return state.runs.get(found.fact.run) if found and found.fact.run else None
-
-
-def slots_of(state: State, plan: Digest) -> dict[str, Run]:
-    """Slot -> the run that fills it, for a plan."""
-    return {slot: state.runs[key] for (owner, slot), key in state.filled.items() if owner == plan}
 
 
 def _change(path: tuple[str, ...], what: str, name: str, before: str, after: str) -> Change:

@@ -16,7 +16,7 @@ failed refuses every further append.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -97,6 +97,12 @@ def audit(path: Path, seen: Callable[[Line], object] = lambda _: None) -> Audit:
         fault = error
     torn = path.stat().st_size - end.offset if path.exists() else 0
     return Audit(events=end.seq, head=end, torn=0 if fault else torn, fault=fault)
+
+
+def events_at(path: Path, wanted: Collection[int]) -> dict[int, Event]:
+    """Events by their numbers, for what only the ledger tells. Raises IntegrityError."""
+    lines = (line for chunk in LedgerReader(path).chunks() for line in chunk) if wanted else ()
+    return {line.seq: line.event() for line in lines if line.seq in wanted}
 
 
 class Ledger:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stillhouse.registry.ledger import file as logfile
-from stillhouse.registry.ledger.ledger import Ledger, LedgerReader
+from stillhouse.registry.ledger.ledger import Ledger, LedgerReader, events_at
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.schemas.event import GENESIS, MAX_EVENT_BYTES, Actor, Event
@@ -208,6 +208,13 @@ def test_a_reader_resumes_from_a_position(ledger: Ledger, path: Path) -> None:
     position = ledger.head()
     second = ledger.append([published(2)])
     assert LedgerReader(path, position).new_events() == second
+
+
+def test_events_are_found_by_their_numbers(ledger: Ledger, path: Path) -> None:
+    events = ledger.append([published(n) for n in range(3)])
+    assert events_at(path, {1, 3, 9}) == {1: events[0], 3: events[2]}
+    path.write_bytes(b"not read when nothing is wanted\n")
+    assert events_at(path, ()) == {}
 
 
 def test_a_reader_notices_that_the_log_was_cut(ledger: Ledger, path: Path) -> None:
