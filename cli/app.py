@@ -39,7 +39,7 @@ VERBS = {
     "why": "stillhouse.cli.verbs.why",
     "why-not": "stillhouse.cli.verbs.why_not",
     "manifest": "stillhouse.cli.verbs.manifest",
-    "verify": "stillhouse.cli.verbs.manifest",
+    "verify": "stillhouse.cli.verbs.verify",
     "audit": "stillhouse.cli.verbs.audit",
     "du": "stillhouse.cli.verbs.du",
     "gc": "stillhouse.cli.verbs.gc",

@@ -15,6 +15,9 @@ from stillhouse.schemas.policy import CheckResult, Tier, Verdict
 from stillhouse.schemas.slot import Mode, shape_id
 from stillhouse.schemas.value import Value
 
+MANIFEST = "deployment_manifest.json"
+RUNTIME_CONFIG = "runtime_config.json"
+
 
 class ReleasedFile(Value):
     """One file of the deployable folder."""
@@ -24,7 +27,7 @@ class ReleasedFile(Value):
     blake3: Digest
     sha256: Sha256
     artifact: Digest | None = None
-    """The artifact that it belongs to; None for runtime_config.json."""
+    """The artifact that it belongs to; None for the runtime config."""
 
 
 class ReleasedArtifact(Value):
@@ -116,7 +119,7 @@ class Head(Value):
 
 
 class Manifest(Value):
-    """`deployment_manifest.json`."""
+    """What a release is, and what it claims."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -154,7 +157,7 @@ class ModelEntry(Value):
 
 
 class RuntimeConfig(Value):
-    """`runtime_config.json`: what a runtime needs to load and drive the packages."""
+    """What a runtime needs to load and drive the packages."""
 
     schema_version: Literal[1] = 1
     name: str

@@ -18,6 +18,7 @@ from stillhouse.schemas.errors import PhaseError
 from stillhouse.schemas.facts import EnvironmentFacts, ReportFacts, facts_of
 from stillhouse.schemas.policy import Verdict, phase_of
 from stillhouse.schemas.release import (
+    RUNTIME_CONFIG,
     Capability,
     GateRow,
     Manifest,
@@ -30,8 +31,6 @@ from stillhouse.schemas.release import (
 from stillhouse.schemas.slot import Shape, SlotId
 from stillhouse.store.disk.hashing import hash_bytes
 
-RUNTIME_CONFIG = "runtime_config.json"
-MANIFEST = "deployment_manifest.json"
 TOKENIZER = "tokenizer"
 
 

@@ -17,12 +17,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stillhouse.phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG
 from stillhouse.schemas import canonical
 from stillhouse.schemas.digest import Digest, Sha256
 from stillhouse.schemas.errors import InputError, UntrustedFileError
 from stillhouse.schemas.policy import Verdict
-from stillhouse.schemas.release import GateRow, Manifest, ReleasedFile, RuntimeConfig
+from stillhouse.schemas.release import (
+    MANIFEST,
+    RUNTIME_CONFIG,
+    Manifest,
+    ReleasedFile,
+    RuntimeConfig,
+)
 from stillhouse.schemas.slot import SlotId
 from stillhouse.store.disk.durable import reading, shown
 from stillhouse.store.disk.hashing import hash_bytes, hash_file
@@ -35,14 +40,25 @@ _DEEPEST = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyReport:
+class ExpiredWaiver:
+    """A waiver that a release rests on, and that is over."""
+
+    gate: str
+    slot: str
+    subject: Digest
+    author: str
+    until: str
+    """RFC 3339 UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderCheck:
     """How a folder compares with its manifest."""
 
+    ok: bool
+    """Whether the folder is exactly what a consistent manifest lists."""
+    target: Path
     name: str
-    manifest: Digest
-    """BLAKE3 of the manifest's bytes …"""
-    manifest_sha256: Sha256
-    """… and its SHA-256: what to compare with the registry's release."""
     checked: int
     """Listed files that were found and hashed."""
     missing: tuple[str, ...]
@@ -53,22 +69,18 @@ class VerifyReport:
     """There, with other bytes, or not an ordinary file."""
     faults: tuple[str, ...]
     """Where the manifest contradicts itself, in words."""
-    waived: tuple[GateRow, ...] = ()
-    """Gates that the manifest says were let through by a waiver."""
-
-    @property
-    def manifest_ok(self) -> bool:
-        """Whether the manifest agrees with itself."""
-        return not self.faults
-
-    @property
-    def ok(self) -> bool:
-        """Whether the folder is exactly what a consistent manifest lists."""
-        return not (self.missing or self.added or self.changed or self.faults)
+    manifest: Digest
+    """BLAKE3 of the manifest's bytes …"""
+    manifest_sha256: Sha256
+    """… and its SHA-256: what to compare with the registry's release."""
+    expired_waivers: tuple[ExpiredWaiver, ...]
+    """Those of the manifest; a registry may have renewed them since."""
 
 
-def verify_folder(folder: Path) -> VerifyReport:
+def verify_folder(folder: Path, now: str) -> FolderCheck:
     """Re-hash every file of a deployable folder and compare it with its manifest.
+
+    now: RFC 3339 UTC, by which waivers expire.
 
     Raises InputError when there is no folder or no manifest, or a file cannot be read;
     UntrustedFileError when the manifest is malformed or names a path outside of the folder, or when
@@ -80,20 +92,41 @@ def verify_folder(folder: Path) -> VerifyReport:
     found.pop(MANIFEST, None)
     listed = {file.path: file for file in manifest.files}
     present = [path for path in listed if path in found]
+    missing = _sorted(path for path in listed if path not in found)
+    added = _sorted(path for path in found if path not in listed)
+    changed = _sorted(
+        path for path in present if not (found[path] and _same(folder / path, listed[path]))
+    )
+    faults = tuple(_faults(manifest, data, folder / RUNTIME_CONFIG))
     own = hash_bytes(data, sha256=True)
     assert own.sha256 is not None  # noqa: S101  # it was asked for
-    return VerifyReport(
+    return FolderCheck(
+        ok=not (missing or added or changed or faults),
+        target=folder,
         name=manifest.name,
+        checked=sum(found[path] for path in present),
+        missing=missing,
+        added=added,
+        changed=changed,
+        faults=faults,
         manifest=own.digest,
         manifest_sha256=own.sha256,
-        checked=sum(found[path] for path in present),
-        missing=_sorted(path for path in listed if path not in found),
-        added=_sorted(path for path in found if path not in listed),
-        changed=_sorted(
-            path for path in present if not (found[path] and _same(folder / path, listed[path]))
-        ),
-        faults=tuple(_faults(manifest, data, folder / RUNTIME_CONFIG)),
-        waived=tuple(row for row in manifest.gates if row.waiver),
+        expired_waivers=expired_waivers(manifest, now),
+    )
+
+
+def expired_waivers(manifest: Manifest, now: str) -> tuple[ExpiredWaiver, ...]:
+    """The waivers of a manifest that are over at `now` (RFC 3339 UTC)."""
+    return tuple(
+        ExpiredWaiver(
+            gate=row.gate,
+            slot=row.slot,
+            subject=row.subject,
+            author=row.waiver.author,
+            until=row.waiver.until,
+        )
+        for row in manifest.gates
+        if row.waiver and row.waiver.until <= now
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from stillhouse.phases.contract import Context
-from stillhouse.phases.deployment.assembly import MANIFEST, RUNTIME_CONFIG, assemble
+from stillhouse.phases.deployment.assembly import assemble
 from stillhouse.phases.deployment.folder import checkpoint_of, graphs_of, lay_out
 from stillhouse.phases.deployment.request import Request
 from stillhouse.registry.projection.projection import Projection
@@ -24,7 +24,7 @@ from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.facts import ReleaseFacts
-from stillhouse.schemas.release import Manifest, RuntimeConfig
+from stillhouse.schemas.release import MANIFEST, RUNTIME_CONFIG, Manifest, RuntimeConfig
 from stillhouse.store.disk.durable import writing
 from stillhouse.store.disk.hashing import hash_bytes
 

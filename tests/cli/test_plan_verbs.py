@@ -157,6 +157,7 @@ def test_manifest_of_a_plan_without_a_release_lists_what_is_missing(
     told = still("manifest", "--json")
     assert (told.code, told.json["release"]) == (1, None)
     assert [m["what"] for m in told.json["missing"]] == ["export.parity"]
+    assert told.json["name"] in answer.err
 
 
 def test_a_waived_gate_lets_the_release_through_and_is_shown(
@@ -209,6 +210,9 @@ def test_a_release_is_written_out_whole_and_verifies(
     assert json.loads((folder / "deployment_manifest.json").read_bytes())["plan"] == done
     assert still("verify", folder).code == 0
     assert still("manifest", "--out", folder).code == 2
+    told = still("manifest", "--out", place / "again", "--json").json
+    assert (told["folder"], told["files"]) == (str(place / "again"), len(list(folder.iterdir())))
+    assert told["size"] == sum(path.stat().st_size for path in folder.iterdir())
 
 
 def test_verify_names_each_file_that_is_missing_added_or_changed(

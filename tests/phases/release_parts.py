@@ -29,6 +29,8 @@ def digest(text: str) -> Digest:
     return hash_bytes(text.encode()).digest
 
 
+NOW = "2026-11-22T12:00:00.000000Z"
+
 PLAN, POLICY, CHECKPOINT, ENVIRONMENT = map(digest, ("plan", "policy", "checkpoint", "machine"))
 SHAPES = ("prefill-8", "prefill-16", "decode-8")
 

@@ -27,6 +27,7 @@ from stillhouse.schemas.release import Manifest
 from .release_parts import (
     CHECKPOINT,
     FILES,
+    NOW,
     PLAN,
     POLICY,
     RECIPE,
@@ -389,9 +390,9 @@ def test_a_run_seals_a_folder_that_verifies(tmp_path: Path) -> None:
     ledger = Ledger(the_facts())
     release = seal(a_context(tmp_path), ledger)
     folder = tmp_path / "work" / "release"
-    assert verify_folder(folder).ok
+    assert verify_folder(folder, NOW).ok
     assert release.facts["depends_on"] == 95
-    assert release.facts["manifest"] == verify_folder(folder).manifest
+    assert release.facts["manifest"] == verify_folder(folder, NOW).manifest
     assert {f.path for f in release.files} == {
         p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()
     }
@@ -414,7 +415,7 @@ def test_an_attempt_after_a_killed_one_starts_from_an_empty_folder(tmp_path: Pat
     (context.scratch / "release").mkdir()
     (context.scratch / "release" / "half-written").write_text("left over")
     seal(context, Ledger(the_facts()))
-    assert verify_folder(context.scratch / "release").ok
+    assert verify_folder(context.scratch / "release", NOW).ok
 
 
 def test_big_files_are_linked_not_copied(tmp_path: Path) -> None:

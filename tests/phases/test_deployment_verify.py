@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from stillhouse.phases.deployment.verify import verify_folder
+from stillhouse.phases.deployment.verify import expired_waivers, verify_folder
 from stillhouse.phases.deployment.work import seal
 from stillhouse.schemas import canonical
 from stillhouse.schemas.errors import InputError, UntrustedFileError
+from stillhouse.schemas.release import Manifest, WaiverRow
 
-from .release_parts import Ledger, a_context, the_facts
+from .release_parts import NOW, Ledger, a_context, the_facts
 
 MODEL = "models/prefill-8.mlpackage/Data/weights/weight.bin"
 
@@ -42,7 +43,7 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
 
 
 def test_an_untouched_release_verifies(release: Path) -> None:
-    report = verify_folder(release)
+    report = verify_folder(release, NOW)
     assert report.ok
     listed = [p for p in release.rglob("*") if p.is_file()]
     assert report.checked == len(listed) - 1  # all but the manifest
@@ -50,20 +51,20 @@ def test_an_untouched_release_verifies(release: Path) -> None:
 
 def test_a_missing_file_is_named(release: Path) -> None:
     (release / MODEL).unlink()
-    report = verify_folder(release)
+    report = verify_folder(release, NOW)
     assert (report.missing, report.added, report.changed) == ((MODEL,), (), ())
     assert not report.ok
 
 
 def test_an_added_file_is_named_wherever_it_hides(release: Path) -> None:
     (release / "models/prefill-8.mlpackage/.hidden").write_text("")
-    assert verify_folder(release).added == ("models/prefill-8.mlpackage/.hidden",)
+    assert verify_folder(release, NOW).added == ("models/prefill-8.mlpackage/.hidden",)
 
 
 def test_a_folder_deeper_than_any_release_is_refused(release: Path) -> None:
     (release / "/".join("d" * 100)).mkdir(parents=True)
     with pytest.raises(UntrustedFileError) as caught:
-        verify_folder(release)
+        verify_folder(release, NOW)
     assert caught.value.code == "verify.too_deep"
 
 
@@ -78,7 +79,7 @@ def test_a_changed_file_is_named(release: Path, edit: str) -> None:
         "same size": bytes(len(data)),
     }[edit]
     path.write_bytes(changed)
-    report = verify_folder(release)
+    report = verify_folder(release, NOW)
     assert (report.missing, report.added, report.changed) == ((), (), (MODEL,))
 
 
@@ -87,7 +88,8 @@ def test_a_swap_of_two_files_is_two_changes(release: Path) -> None:
     first, second = one.read_bytes(), two.read_bytes()
     one.write_bytes(second)
     two.write_bytes(first)
-    assert verify_folder(release).changed == ("exports/prefill-16.pt2", "exports/prefill-8.pt2")
+    changed = verify_folder(release, NOW).changed
+    assert changed == ("exports/prefill-16.pt2", "exports/prefill-8.pt2")
 
 
 def test_a_file_that_became_a_link_is_changed_though_its_bytes_are_right(
@@ -96,13 +98,13 @@ def test_a_file_that_became_a_link_is_changed_though_its_bytes_are_right(
     outside = tmp_path / "outside"
     (release / MODEL).rename(outside)
     (release / MODEL).symlink_to(outside)
-    assert verify_folder(release).changed == (MODEL,)
+    assert verify_folder(release, NOW).changed == (MODEL,)
 
 
 def test_a_folder_that_became_a_link_is_not_followed(release: Path, tmp_path: Path) -> None:
     (release / "exports").rename(tmp_path / "exports")
     (release / "exports").symlink_to(tmp_path / "exports")
-    report = verify_folder(release)
+    report = verify_folder(release, NOW)
     assert report.added == ("exports",)
     assert len(report.missing) == 3
 
@@ -110,24 +112,24 @@ def test_a_folder_that_became_a_link_is_not_followed(release: Path, tmp_path: Pa
 def test_a_listed_file_that_became_a_folder_is_missing(release: Path) -> None:
     (release / MODEL).unlink()
     (release / MODEL).mkdir()
-    assert verify_folder(release).missing == (MODEL,)
+    assert verify_folder(release, NOW).missing == (MODEL,)
 
 
 def test_a_name_that_is_not_utf_8_is_shown_escaped(release: Path) -> None:
     (Path(str(release)) / "exports" / b"\xff.pt2".decode("utf-8", "surrogateescape")).touch()
-    assert verify_folder(release).added == (r"'exports/\udcff.pt2'",)
+    assert verify_folder(release, NOW).added == (r"'exports/\udcff.pt2'",)
 
 
 def test_an_edited_runtime_config_is_a_change(release: Path) -> None:
     path = release / "runtime_config.json"
     path.write_bytes(path.read_bytes().replace(b'"max_new_tokens":32', b'"max_new_tokens":64'))
-    assert verify_folder(release).changed == ("runtime_config.json",)
+    assert verify_folder(release, NOW).changed == ("runtime_config.json",)
 
 
 def test_an_edited_manifest_has_another_digest(release: Path) -> None:
-    before = verify_folder(release)
+    before = verify_folder(release, NOW)
     edit_manifest(release, lambda m: m.update(name="other"))
-    after = verify_folder(release)
+    after = verify_folder(release, NOW)
     assert before.manifest != after.manifest
     assert before.manifest_sha256 != after.manifest_sha256
     assert any("of another release" in fault for fault in after.faults)
@@ -175,8 +177,7 @@ def test_a_manifest_that_contradicts_itself_says_where(
     release: Path, change: Callable[[dict[str, Any]], object], fault: str
 ) -> None:
     edit_manifest(release, change)
-    report = verify_folder(release)
-    assert not report.manifest_ok
+    report = verify_folder(release, NOW)
     assert not report.ok
     assert any(fault in text for text in report.faults)
 
@@ -184,7 +185,8 @@ def test_a_manifest_that_contradicts_itself_says_where(
 def test_a_manifest_in_other_whitespace_is_not_canonical(release: Path) -> None:
     path = release / "deployment_manifest.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()), indent=1))
-    assert verify_folder(release).faults == ("deployment_manifest.json is not in canonical form",)
+    report = verify_folder(release, NOW)
+    assert report.faults == ("deployment_manifest.json is not in canonical form",)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_a_manifest_in_other_whitespace_is_not_canonical(release: Path) -> None:
 def test_a_manifest_that_points_out_of_the_folder_is_refused(release: Path, path: str) -> None:
     edit_manifest(release, lambda m: m["files"][0].update(path=path))
     with pytest.raises(UntrustedFileError):
-        verify_folder(release)
+        verify_folder(release, NOW)
 
 
 @pytest.mark.parametrize(
@@ -213,14 +215,14 @@ def test_a_malformed_manifest_is_refused(
 ) -> None:
     edit_manifest(release, change)
     with pytest.raises(UntrustedFileError):
-        verify_folder(release)
+        verify_folder(release, NOW)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'{"name":NaN}', b"[" * 100_000])
 def test_a_manifest_that_is_no_json_object_is_refused(release: Path, data: bytes) -> None:
     (release / "deployment_manifest.json").write_bytes(data)
     with pytest.raises(UntrustedFileError):
-        verify_folder(release)
+        verify_folder(release, NOW)
 
 
 def test_a_manifest_that_is_a_link_is_refused(release: Path, tmp_path: Path) -> None:
@@ -228,14 +230,25 @@ def test_a_manifest_that_is_a_link_is_refused(release: Path, tmp_path: Path) -> 
     path.rename(tmp_path / "manifest")
     path.symlink_to(tmp_path / "manifest")
     with pytest.raises(UntrustedFileError):
-        verify_folder(release)
+        verify_folder(release, NOW)
 
 
 def test_a_folder_without_a_manifest_and_no_folder_at_all_are_input_errors(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(InputError) as refused:
-            verify_folder(folder)
+            verify_folder(folder, NOW)
         assert refused.value.code == "verify.no_manifest"
+
+
+def test_a_waiver_is_over_at_its_very_end(release: Path) -> None:
+    manifest = Manifest.model_validate_json((release / "deployment_manifest.json").read_bytes())
+    gate = manifest.gates[0]
+    waived = [
+        gate.model_copy(update={"waiver": WaiverRow(author=until, reason="r", until=until, seq=1)})
+        for until in ("2026-11-22T11:59:59.999999Z", NOW, "2026-11-22T12:00:00.000001Z")
+    ]
+    over = expired_waivers(manifest.model_copy(update={"gates": (gate, *waived)}), NOW)
+    assert [one.author for one in over] == [row.waiver.until for row in waived[:2] if row.waiver]
 
 
 def test_verifying_needs_no_heavy_library() -> None:
