@@ -24,13 +24,8 @@ from pathlib import Path
 
 from world import World, write
 
-from stillhouse.registry.audit.audit import (
-    Examination,
-    Projected,
-    Witness,
-    examine,
-    read_projection,
-)
+from stillhouse.registry.audit.audit import Examination, Projected, examine, read_projection
+from stillhouse.registry.audit.witnesses import Witness
 from stillhouse.registry.projection.projection import Projection
 from stillhouse.schemas.event import GENESIS
 
@@ -203,7 +198,7 @@ def first_bad(before: Lines, after: Lines) -> int:
 def located(found: Examination, bad: int) -> bool:
     """Whether the first finding is about that event, or the least that heads can tell."""
     first = found.findings[0]
-    return first.after < bad <= first.seq
+    return first.after < bad <= first.event
 
 
 def make(folder: Path, seed: int) -> Registry:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from stillhouse.registry.audit.witnesses import Testimony, Verdict, Witness
 from stillhouse.registry.home import LEDGER, PROJECTION
 from stillhouse.registry.ledger.format import BrokenError, Line
 from stillhouse.registry.ledger.ledger import Audit, audit
@@ -53,26 +54,13 @@ class Projected:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Witness:
-    """Somebody who remembers one event's hash."""
-
-    source: str
-    seq: int
-    hash: Sha256
-
-
-Verdict = Literal["agrees", "differs", "beyond", "unknown"]
-"""beyond: the log ends before that event. unknown: it is broken before that event."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Finding:
     """Where the ledger, or what remembers it, is not what it was."""
 
-    seq: int
-    """The first event that is not …"""
+    event: int
+    """The first one that is not …"""
     after: int
-    """… or, where only heads tell, one after this one; else `seq - 1`."""
+    """… or, where only heads tell, one after this one; else `event - 1`."""
     where: str
     """The file that is wrong."""
     what: str
@@ -88,9 +76,9 @@ class Examination:
     """Events of the projection that equal those of the log, from the first on."""
     offset: int
     """Bytes of the log up to the last of them."""
-    witnesses: tuple[tuple[Witness, Verdict], ...]
+    heads: tuple[Testimony, ...]
     findings: tuple[Finding, ...]
-    """In order of seq; none: everything is what it was."""
+    """In order of events; none: everything is what it was."""
 
 
 def read_projection(path: Path, patience: float = PATIENCE) -> Projected:
@@ -147,18 +135,16 @@ def examine(log: Path, projected: Projected, witnesses: Sequence[Witness]) -> Ex
     found = audit(log, remember)
     broken = found.fault is not None
     compared, told = _compare(hashes, projected.rows, broken=broken)
-    verdicts: list[tuple[Witness, Verdict]] = [
-        (witness, _verdict(witness, hashes, broken=broken)) for witness in witnesses
-    ]
-    agreed = max([compared, *(w.seq for w, verdict in verdicts if verdict == "agrees")])
-    findings = [*_of_chain(found), *told, *_of_heads(verdicts, len(hashes), agreed)]
+    heads = tuple(_asked(witness, hashes, broken=broken) for witness in witnesses)
+    agreed = max([compared, *(head.seq for head in heads if head.verdict == "agrees")])
+    findings = [*_of_chain(found), *told, *_of_heads(heads, len(hashes), agreed)]
     return Examination(
         audit=found,
         projected=projected,
         compared=compared,
         offset=ends[compared],
-        witnesses=tuple(verdicts),
-        findings=tuple(sorted(findings, key=lambda finding: finding.seq)),
+        heads=heads,
+        findings=tuple(sorted(findings, key=lambda finding: finding.event)),
     )
 
 
@@ -191,25 +177,25 @@ def _compare(
     return len(rows), []
 
 
-def _verdict(witness: Witness, hashes: Sequence[Sha256], *, broken: bool) -> Verdict:
+def _asked(witness: Witness, hashes: Sequence[Sha256], *, broken: bool) -> Testimony:
+    verdict: Verdict
     if witness.seq > len(hashes):
-        return "unknown" if broken else "beyond"
-    return "agrees" if hashes[witness.seq - 1] == witness.hash else "differs"
+        verdict = "unknown" if broken else "beyond"
+    else:
+        verdict = "agrees" if hashes[witness.seq - 1] == witness.hash else "differs"
+    return Testimony(source=witness.source, seq=witness.seq, hash=witness.hash, verdict=verdict)
 
 
-def _of_heads(
-    verdicts: Sequence[tuple[Witness, Verdict]], events: int, agreed: int
-) -> Iterator[Finding]:
-    for witness, verdict in verdicts:
-        if verdict == "beyond":
-            what = f"It ends at event {events}; {witness.source} knows event {witness.seq}."
+def _of_heads(heads: Sequence[Testimony], events: int, agreed: int) -> Iterator[Finding]:
+    for head in heads:
+        if head.verdict == "beyond":
+            what = f"It ends at event {events}; {head.source} knows event {head.seq}."
             yield _finding(events + 1, LEDGER, what)
-        elif verdict == "differs":
-            what = f"Event {witness.seq} is not the one that {witness.source} knows."
-            yield Finding(
-                seq=witness.seq, after=min(agreed, witness.seq - 1), where=LEDGER, what=what
-            )
+        elif head.verdict == "differs":
+            what = f"Event {head.seq} is not the one that {head.source} knows."
+            after = min(agreed, head.seq - 1)
+            yield Finding(event=head.seq, after=after, where=LEDGER, what=what)
 
 
-def _finding(seq: int, where: str, what: str) -> Finding:
-    return Finding(seq=seq, after=seq - 1, where=where, what=what)
+def _finding(event: int, where: str, what: str) -> Finding:
+    return Finding(event=event, after=event - 1, where=where, what=what)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from stillhouse.registry.projection.borrow import HeldError, Instance
 from stillhouse.registry.projection.projection import PATIENCE, Projection
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Difference:
     """One table or view that is not what the ledger gives."""
 
     name: str
@@ -29,7 +31,8 @@ class Difference(NamedTuple):
     """The first event whose rows differ; None where that says nothing."""
 
 
-class Retold(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Retold:
     """What the comparison came to."""
 
     state: Literal["compared", "older", "held", "unreadable"]
@@ -58,9 +61,9 @@ def retell(projection: Path, log: Path, end: int) -> Retold:
                 connection.execute(f"ATTACH '{quoted}' AS fresh (READ_ONLY)")
                 return _compared(connection)
         except HeldError:
-            return Retold("held")
+            return Retold(state="held")
         except duckdb.Error:
-            return Retold("unreadable")
+            return Retold(state="unreadable")
 
 
 def _copy(log: Path, to: Path, end: int) -> None:
@@ -71,9 +74,9 @@ def _copy(log: Path, to: Path, end: int) -> None:
 
 def _compared(connection: DuckDBPyConnection) -> Retold:
     if connection.execute(named("audit_layouts")).fetchall():
-        return Retold("older")
+        return Retold(state="older")
     views = connection.execute(named("audit_views")).fetchall()
-    found = [Difference(name, None) for (name,) in views]
+    found = [Difference(name=name, seq=None) for (name,) in views]
     for name, numbered in connection.execute(named("audit_tables")).fetchall():
         table = '"' + name.replace('"', '""') + '"'
         ours, theirs = f"borrowed.main.{table}", f"fresh.main.{table}"
@@ -84,5 +87,5 @@ def _compared(connection: DuckDBPyConnection) -> Retold:
             f"(FROM {theirs} EXCEPT ALL FROM {ours}))"
         ).fetchall()
         if count:
-            found.append(Difference(name, seq))
-    return Retold("compared", tuple(found))
+            found.append(Difference(name=name, seq=seq))
+    return Retold(state="compared", differences=tuple(found))

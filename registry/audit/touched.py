@@ -20,13 +20,30 @@ _SPOKEN_OF = ("digest", "subject", "evidence", "release", "plan")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Copy:
+    """One copy of an event."""
+
+    where: str
+    """The file that it is in."""
+    event: Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class TouchedArtifact:
+    """One artifact that an event speaks of."""
+
+    digest: Digest
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Touched:
     """What hangs on one event."""
 
-    copies: tuple[tuple[str, Event], ...]
-    """Each differing copy of the event that can be read, and which file it is in."""
-    artifacts: tuple[tuple[Digest, str], ...]
-    """Artifacts that it speaks of, or that the run it speaks of made, and their kinds."""
+    copies: tuple[Copy, ...]
+    """Those that can be read, and differ."""
+    artifacts: tuple[TouchedArtifact, ...]
+    """Those that it speaks of, or that the run it speaks of made."""
     runs: tuple[Digest, ...]
     gates: tuple[str, ...]
     releases: tuple[Digest, ...]
@@ -86,24 +103,26 @@ def parsed(bodies: Iterable[bytes | str]) -> Iterator[Event]:
 def touched(seq: int, copies: Iterable[tuple[str, Iterable[Event]]]) -> Touched:
     """What hangs on event `seq`. copies: files, and the events that can be read in each."""
     story = _Story()
-    found: list[tuple[str, Event]] = []
+    found: list[Copy] = []
     for source, events in copies:
         for event in events:
             story.add(event)
-            if event.seq == seq and all(event != other for _, other in found):
-                found.append((source, event))
-    runs = {e.data["run"] for _, e in found if isinstance(e.data.get("run"), str)}
-    named = {
-        e.data[name] for _, e in found for name in _SPOKEN_OF if isinstance(e.data.get(name), str)
-    }
-    for _, event in found:
+            if event.seq == seq and all(event != other.event for other in found):
+                found.append(Copy(where=source, event=event))
+    said = [copy.event for copy in found]
+    runs = {e.data["run"] for e in said if isinstance(e.data.get("run"), str)}
+    named = {e.data[name] for e in said for name in _SPOKEN_OF if isinstance(e.data.get(name), str)}
+    for event in said:
         if event.type.startswith("run."):
             named |= story.made.get(event.data.get("run", ""), set())
     return Touched(
         copies=tuple(found),
-        artifacts=tuple(sorted((d, story.kinds[d]) for d in named if d in story.kinds)),
+        artifacts=tuple(
+            TouchedArtifact(digest=digest, kind=story.kinds[digest])
+            for digest in sorted(named & story.kinds.keys())
+        ),
         runs=tuple(sorted(runs)),
-        gates=tuple(sorted({str(e.data["gate"]) for _, e in found if "gate" in e.data})),
+        gates=tuple(sorted({str(e.data["gate"]) for e in said if "gate" in e.data})),
         releases=tuple(sorted(story.resting_on(named))),
     )
 

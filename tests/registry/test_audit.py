@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from stillhouse.registry.audit.audit import Projected, Witness, examine
-from stillhouse.registry.audit.touched import readable, touched
+from stillhouse.registry.audit.audit import Projected, examine
+from stillhouse.registry.audit.report import report
+from stillhouse.registry.audit.retold import Difference, Retold
+from stillhouse.registry.audit.touched import TouchedArtifact, readable, touched
+from stillhouse.registry.audit.witnesses import Witness
 from stillhouse.registry.ledger.ledger import Ledger
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.event import Actor, Event
@@ -61,8 +64,8 @@ def test_heads_alone_tell_between_which_events_a_fork_begins(ledger: Ledger) -> 
     kept[5:] = [Witness(source="kept", seq=w.seq, hash=digest(0)) for w in kept[5:]]
     found = examine(ledger.path, Projected(state="absent"), [kept[2], kept[7]])
     (finding,) = found.findings
-    assert (finding.after, finding.seq) == (3, 8)
-    assert [verdict for _, verdict in found.witnesses] == ["agrees", "differs"]
+    assert (finding.after, finding.event) == (3, 8)
+    assert [head.verdict for head in found.heads] == ["agrees", "differs"]
 
 
 def test_behind_a_broken_event_heads_say_nothing(ledger: Ledger) -> None:
@@ -73,8 +76,8 @@ def test_behind_a_broken_event_heads_say_nothing(ledger: Ledger) -> None:
     ledger.path.write_bytes(log.replace(digest(2).encode(), digest(7).encode()))
     kept = Witness(source="kept", seq=head.seq, hash=head.hash)
     found = examine(ledger.path, Projected(state="absent"), [kept])
-    assert [finding.seq for finding in found.findings] == [2]
-    assert [verdict for _, verdict in found.witnesses] == ["unknown"]
+    assert [finding.event for finding in found.findings] == [2]
+    assert [head.verdict for head in found.heads] == ["unknown"]
 
 
 def test_releases_are_reached_over_any_number_of_arrows_and_others_are_not(ledger: Ledger) -> None:
@@ -84,7 +87,7 @@ def test_releases_are_reached_over_any_number_of_arrows_and_others_are_not(ledge
         cut = ReleaseCut(release=digest(release), plan=digest(50), tier=Tier.TIER_2, depends_on=4)
         ledger.append([cut])
     found = touched(1, [("events.log", readable(ledger.path))])
-    assert found.artifacts == ((digest(1), "dataset"),)
+    assert found.artifacts == (TouchedArtifact(digest=digest(1), kind="dataset"),)
     assert found.releases == (digest(4),)
 
 
@@ -99,5 +102,26 @@ def test_a_line_that_nobody_can_read_does_not_hide_the_others(ledger: Ledger) ->
     assert list(readable(ledger.path)) == before[1:]
     kept: list[Event] = [event for event in before if event.seq == 1]
     found = touched(1, [("events.log", readable(ledger.path)), ("registry.duckdb", kept)])
-    assert [where for where, _ in found.copies] == ["registry.duckdb"]
+    assert [copy.where for copy in found.copies] == ["registry.duckdb"]
     assert found.releases == (digest(2),)
+
+
+def test_a_report_says_what_was_not_asked_and_names_the_earliest_event(ledger: Ledger) -> None:
+    for number in range(1, 5):
+        ledger.append([TagMoved(name="t", digest=digest(number))])
+    kept = [Witness(source="kept", seq=seq, hash=digest(0)) for seq in (4, 2)]
+    found = examine(ledger.path, Projected(state="held", detail="duckdb (PID 7)"), kept)
+    told = report(found, None, [digest(9)], None)
+    assert (told.ok, told.first, told.compared) == (False, 2, ("kept",))
+    release = f"release {digest(9)[:12]}"
+    parts = ("events of registry.duckdb", "tables of registry.duckdb", release)
+    assert told.not_compared == parts
+    assert (told.projection.detail, told.projection.tables) == ("duckdb (PID 7)", "not compared")
+
+
+def test_a_table_that_differs_is_no_agreement_though_no_event_is_bad(ledger: Ledger) -> None:
+    ledger.append([TagMoved(name="t", digest=digest(1))])
+    found = examine(ledger.path, Projected(state="absent"), [])
+    changed = Retold(state="compared", differences=(Difference(name="a view", seq=None),))
+    told = report(found, changed, [], None)
+    assert (told.ok, told.first, told.findings) == (False, None, ())

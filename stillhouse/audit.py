@@ -1,0 +1,71 @@
+"""Auditing: whether the ledger is what it was, and all that was made from it agrees.
+
+Works on a damaged ledger, changes nothing, and asks every witness there is: the projection and its
+tables, the note beside it, the index, the manifests of releases, and heads that somebody kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from stillhouse.registry.audit.audit import examine, read_copies, read_projection
+from stillhouse.registry.audit.report import AuditReport, first_bad, report
+from stillhouse.registry.audit.retold import retell
+from stillhouse.registry.audit.touched import Touched, parsed, readable, touched
+from stillhouse.registry.audit.witnesses import Witness, noted_heads, parse_head
+from stillhouse.registry.home import LEDGER, PROJECTION
+from stillhouse.release import read_manifest
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.events import ReleaseCut
+from stillhouse.schemas.release import Manifest
+
+if TYPE_CHECKING:
+    from stillhouse.registry.audit.audit import Projected
+    from stillhouse.registry.home import Home
+    from stillhouse.session import Session
+
+
+def audit(session: Session, heads: Sequence[str] = ()) -> AuditReport:
+    """Read every byte of the ledger and hold it against all that remembers it.
+
+    heads: events' hashes that were kept elsewhere, as `SEQ:HASH`. Raises InputError for what is
+    not one.
+    """
+    given = [parse_head(text) for text in heads]
+    home = session.home
+    projected = read_projection(home.projection)
+    sealed, unread = _sealed_heads(session, projected)
+    found = examine(home.log, projected, [*given, *noted_heads(home), *sealed])
+    retold = None
+    if projected.state == "read" and not found.findings:
+        retold = retell(home.projection, home.log, found.offset)
+    first = first_bad(found, retold)
+    hurt = None if first is None else _touched(home, projected, first)
+    return report(found, retold, unread, hurt)
+
+
+def _sealed_heads(session: Session, projected: Projected) -> tuple[list[Witness], list[Digest]]:
+    """The heads in the manifests of all releases that the log or the projection knows.
+
+    Second: those releases whose manifest cannot be read.
+    """
+    cut = readable(session.home.log, holding=ReleaseCut.TYPE.encode())
+    told = {str(event.data.get("release")) for event in cut if event.type == ReleaseCut.TYPE}
+    heads: list[Witness] = []
+    unread: list[Digest] = []
+    for release in sorted(told | set(projected.releases)):
+        try:
+            data = read_manifest(session.store, release)
+            at = Manifest.model_validate_json(data).depends_on
+        except (IntegrityError, ValueError):
+            unread.append(release)
+        else:
+            heads.append(Witness(source=f"release {release[:SHORT]}", seq=at.seq, hash=at.hash))
+    return heads, unread
+
+
+def _touched(home: Home, projected: Projected, seq: int) -> Touched:
+    copies = read_copies(home.projection, seq) if projected.state == "read" else ()
+    return touched(seq, [(LEDGER, readable(home.log)), (PROJECTION, parsed(copies))])
