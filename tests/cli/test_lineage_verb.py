@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.cli.views import graphs
-from stillhouse.cli.views.graphs import Edge, Graph, Vertex
+from stillhouse.cli.views import lineage as view
+from stillhouse.lineage import closure, derivation
 from stillhouse.registry.home import Home
 from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.registry.lineage.subgraph import Edge, Subgraph, Vertex
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.events import ArtifactPublished, TagMoved
+from stillhouse.schemas.plain import plain
 from stillhouse.session import Session
 
 from .conftest import Still
@@ -198,9 +200,18 @@ def test_whatever_names_and_roles_hold_a_graph_stays_valid(name: str, role: str)
     one = Vertex(node=1, digest=digest(1), kind="source", name=name, depth=0)
     other = Vertex(node=2, digest=digest(2), kind="dataset", name=None, depth=1)
     edge = Edge(child=other, parent=one, role=role, circumstance=False)
-    graph = Graph(head={}, vertices=[one, other], edges=[edge])
-    assert all(DOT_LINE.fullmatch(line) for line in graphs._dot(graph))
-    assert all(MERMAID_LINE.fullmatch(line) for line in graphs._mermaid(graph))
+    graph = Subgraph(head={}, artifacts=[one, other], edges=[edge], tree=[])
+    assert all(DOT_LINE.fullmatch(line) for line in view._dot(graph))
+    assert all(MERMAID_LINE.fullmatch(line) for line in view._mermaid(graph))
+
+
+def test_what_is_printed_piece_by_piece_is_the_json_of_the_value(
+    still: Still, family: Session
+) -> None:
+    closed = still("lineage", "best", "--depth", "2", "--json").json
+    assert closed == plain(closure(family, "best", "up", 2))
+    way = still("lineage", "best", "--to", digest(SOURCE), "--json").json
+    assert way == plain(derivation(family, "best", digest(SOURCE)))
 
 
 # -- the way between two --------------------------------------------------------------------------
