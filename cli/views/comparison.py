@@ -9,8 +9,9 @@ from stillhouse.schemas.digest import is_digest
 
 if TYPE_CHECKING:
     from stillhouse.cli.screen import Screen
-    from stillhouse.compare import Blame, BlameList
+    from stillhouse.compare import BlameList
     from stillhouse.registry.compare.comparison import Comparison
+    from stillhouse.registry.compare.history import Blame
     from stillhouse.registry.compare.measurements import MetricPair
     from stillhouse.registry.compare.origins import Change
     from stillhouse.schemas.report import Metric

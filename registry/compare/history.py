@@ -5,7 +5,7 @@ A history is that of the same slot in plans whose recipes have the same name, ol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from stillhouse.registry.compare import origins
@@ -17,7 +17,15 @@ from stillhouse.registry.state.state import Published, State
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.event import Actor, Event
 from stillhouse.schemas.report import Metric
+
+Events = Callable[[Collection[int]], Mapping[int, Event]]
+"""Events by their numbers: the state does not hold who recorded what."""
+
+_Plans = Mapping[Digest, tuple[Digest, ...]]
+_Trace = Sequence[tuple[Published, Run]]
+"""Reports, oldest first, and the runs that made them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +33,13 @@ class Measurement:
     """One metric as one run of a slot measured it."""
 
     metric: Metric
-    report: Digest
-    seq: int
-    """Of the event that published the report."""
+    event: int
+    """The one that published the report."""
     ts: str
-    run: Run
+    """RFC 3339 UTC."""
+    actor: Actor
+    report: Digest
+    run: Digest
     plans: tuple[Digest, ...]
     """Those whose slot the run fills."""
     releases: tuple[Digest, ...]
@@ -37,75 +47,69 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class History:
-    """One metric of one slot."""
+class Blame:
+    """One metric of one slot through time."""
 
     slot: str
-    measurements: tuple[Measurement, ...]
+    changed_by: int | None
+    """The last event since which it has another value; None: it has its first value."""
+    because: Change | None
+    """The nearest thing that differed in the run of that event."""
+    history: tuple[Measurement, ...]
     """Oldest first; the last is the one that was asked about."""
-    changed: Measurement | None
-    """The last that has another value than the one before it."""
-    cause: Change | None
-    """The nearest thing that differed in its run."""
 
 
-def histories(
-    state: State, reference: str, metric: str, slot: str | None = None
-) -> tuple[History, ...]:
-    """The history of a metric in each report on what `reference` names; `slot`: only of that one.
+def blames(
+    state: State, reference: str, metric: str, slot: str | None, events: Events
+) -> tuple[Blame, ...]:
+    """What changed a metric in each report on what `reference` names; `slot`: only of that one.
 
     Raises InputError when no report holds it.
     """
-    reports = _reports_with(state, reference, metric, slot)
-    return tuple(_traced(state, of, history(state, report, metric)) for of, report in reports)
-
-
-def history(state: State, report: Digest, metric: str) -> tuple[Measurement, ...]:
-    """How a metric of a report came about: its earlier values, and its own last.
-
-    Raises KeyError when the report was made by no run or does not hold the metric.
-    """
-    own, run = state.from_run(report), maker_of(state, report)
-    if own is None or run is None or metric not in metrics_of(state, report):
-        raise KeyError(metric)
     plans = _plans_by_run(state)
-    names = _recipe_names(state, plans[run.key])
-    found = [
-        _measurement(state, published, other, metric, plans[other.key])
-        for published, other in _reports_of_slot(state, run.started.slot)
-        if published.seq <= own.seq
-        and metric in metrics_of(state, published.fact.digest)
-        and names & _recipe_names(state, plans[other.key])
-    ]
-    return tuple(sorted(found, key=lambda measurement: measurement.seq))
+    traces = {
+        of: _trace(state, report, run, metric, plans)
+        for of, report, run in _reports_with(state, reference, metric, slot)
+    }
+    recorded = events({published.seq for trace in traces.values() for published, _ in trace})
+    found = []
+    for of, trace in traces.items():
+        history = tuple(
+            _measurement(
+                state, published, run, metric, plans=plans, actor=recorded[published.seq].actor
+            )
+            for published, run in trace
+        )
+        found.append(_blame(state, of, trace, history))
+    return tuple(found)
 
 
-def last_change(measurements: Sequence[Measurement]) -> int | None:
+def last_change(metrics: Sequence[Metric]) -> int | None:
     """Which measurement has another value than the one before it, the last of them; None: none."""
-    for place in range(len(measurements) - 1, 0, -1):
-        new, old = measurements[place].metric, measurements[place - 1].metric
+    for place in range(len(metrics) - 1, 0, -1):
+        new, old = metrics[place], metrics[place - 1]
         if (new.value, new.nonfinite) != (old.value, old.nonfinite):
             return place
     return None
 
 
-def _traced(state: State, slot: str, found: tuple[Measurement, ...]) -> History:
-    place = last_change(found)
+def _blame(state: State, slot: str, trace: _Trace, history: tuple[Measurement, ...]) -> Blame:
+    place = last_change([measurement.metric for measurement in history])
     if place is None:
-        return History(slot=slot, measurements=found, changed=None, cause=None)
-    runs = (Subject(run=measurement.run) for measurement in found[place - 1 : place + 1])
-    cause = next(iter(origins.walk(state, *runs).causes), None)
-    return History(slot=slot, measurements=found, changed=found[place], cause=cause)
+        return Blame(slot=slot, changed_by=None, because=None, history=history)
+    before, after = (Subject(run=run) for _, run in trace[place - 1 : place + 1])
+    cause = next(iter(origins.walk(state, before, after).causes), None)
+    return Blame(slot=slot, changed_by=history[place].event, because=cause, history=history)
 
 
 def _reports_with(
     state: State, reference: str, metric: str, slot: str | None
-) -> list[tuple[str, Digest]]:
-    """(slot, report) of each report that holds the metric."""
+) -> Iterator[tuple[str, Digest, Run]]:
+    """(slot, report, the run that made it) of each report that holds the metric."""
     reports = {
-        of: report
+        of: (report, run)
         for of, report in reports_of(state, find_subject(state, reference)).items()
-        if slot in (None, of) and maker_of(state, report)
+        if slot in (None, of) and (run := maker_of(state, report))
     }
     if not reports:
         raise InputError(
@@ -113,41 +117,56 @@ def _reports_with(
             remedy="Name a report, what was measured, a recipe or a release; see `still ls`.",
             code="blame.no_report",
         )
-    names = {of: metrics_of(state, report) for of, report in reports.items()}
-    found = [(of, report) for of, report in reports.items() if metric in names[of]]
-    if not found:
-        known = ", ".join(sorted({name for metrics in names.values() for name in metrics}))
+    names = {of: metrics_of(state, report) for of, (report, _) in reports.items()}
+    known = {name for metrics in names.values() for name in metrics}
+    if metric not in known:
         raise InputError(
             f"{metric!r} was not measured there.",
-            remedy=f"What was: {known or 'nothing'}.",
+            remedy=f"What was: {', '.join(sorted(known)) or 'nothing'}.",
             code="blame.unknown_metric",
         )
-    return found
+    return ((of, *made) for of, made in reports.items() if metric in names[of])
+
+
+def _trace(state: State, report: Digest, run: Run, metric: str, plans: _Plans) -> _Trace:
+    """How a metric of a report came about: its earlier reports, and itself."""
+    own = min(p.seq for p in state.artifacts[report] if p.run == run.key)
+    names = _recipe_names(state, plans[run.key])
+    found = [
+        (published, other)
+        for published, other in _reports_of_slot(state, run.started.slot)
+        if published.seq <= own
+        and metric in metrics_of(state, published.fact.digest)
+        and names & _recipe_names(state, plans[other.key])
+    ]
+    return sorted(found, key=lambda step: step[0].seq)
 
 
 def _measurement(
-    state: State, published: Published, run: Run, metric: str, plans: tuple[Digest, ...]
+    state: State, published: Published, run: Run, metric: str, *, plans: _Plans, actor: Actor
 ) -> Measurement:
+    report, filled = published.fact.digest, plans[run.key]
     return Measurement(
-        metric=metrics_of(state, published.fact.digest)[metric],
-        report=published.fact.digest,
-        seq=published.seq,
+        metric=metrics_of(state, report)[metric],
+        event=published.seq,
         ts=published.ts,
-        run=run,
-        plans=plans,
-        releases=tuple(release for release, plan in state.releases if plan in plans),
+        actor=actor,
+        report=report,
+        run=run.key,
+        plans=filled,
+        releases=tuple(release for release, plan in state.releases if plan in filled),
     )
 
 
 def _reports_of_slot(state: State, slot: str) -> Iterator[tuple[Published, Run]]:
     for publications in state.artifacts.values():
         for published in publications:
-            run = state.runs.get(published.fact.run or "")
-            if published.fact.kind is Kind.REPORT and run and run.started.slot == slot:
+            run = state.runs.get(published.run or "")
+            if published.kind is Kind.REPORT and run and run.started.slot == slot:
                 yield published, run
 
 
-def _plans_by_run(state: State) -> dict[Digest, tuple[Digest, ...]]:
+def _plans_by_run(state: State) -> _Plans:
     """Run -> the plans that it was started for or fills a slot of."""
     found = {run.key: {run.started.plan: None} for run in state.runs.values()}
     for (plan, _), key in state.filled.items():

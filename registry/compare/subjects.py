@@ -36,7 +36,7 @@ def find_subject(state: State, text: str) -> Subject:
 def maker_of(state: State, digest: Digest) -> Run | None:
     """The recorded run that made an artifact, if one did."""
     found = state.from_run(digest)
-    return state.runs.get(found.fact.run) if found and found.fact.run else None
+    return state.runs.get(found.run) if found and found.run else None
 
 
 def slots_of(state: State, plan: Digest) -> dict[str, Run]:
