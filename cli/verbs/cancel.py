@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stillhouse.cli.arguments import Json, session_of
-from stillhouse.cli.verbs.gc import LOOKS, unquiet
 from stillhouse.cli.views import render
+from stillhouse.quiet import LOOKS, unquiet
 from stillhouse.registry.planning.views import PlanView, SlotView, Status
 from stillhouse.registry.state.references import latest_plan, resolve_reference, resolve_run
 from stillhouse.schemas.artifact import Kind

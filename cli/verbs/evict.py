@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
-from stillhouse.cli.verbs.gc import LOOKS, NANOSECONDS, unquiet
+from stillhouse.cli.verbs.gc import NANOSECONDS
 from stillhouse.cli.verbs.rewind import tool_changes
 from stillhouse.cli.views import render
+from stillhouse.quiet import LOOKS, unquiet
 from stillhouse.registry.keeping.marking import Stock, mark
 from stillhouse.registry.keeping.recovery import NotDerivableError, chain
 from stillhouse.registry.state.references import resolve_reference
