@@ -18,7 +18,7 @@ import typer
 
 from stillhouse.cli.arguments import session_of
 from stillhouse.cli.views import render
-from stillhouse.cli.views.livelog import Gap, LiveLog, Piece
+from stillhouse.phases.workers.livelog import Gap, LiveLog, Piece
 from stillhouse.registry.state.references import find_run
 from stillhouse.registry.state.runs import RunStatus
 from stillhouse.schemas.digest import SHORT, Digest

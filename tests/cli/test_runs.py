@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from stillhouse.cli.main import main
 from stillhouse.cli.verbs import cancel as cancelling
 from stillhouse.cli.verbs.logs import _Printer
-from stillhouse.cli.views.livelog import LiveLog
 from stillhouse.phases.workers import logs as runlogs
 from stillhouse.phases.workers import processes
 from stillhouse.phases.workers.job import Outcome, WorkerFile
+from stillhouse.phases.workers.livelog import LiveLog
 from stillhouse.registry.home import Home
 from stillhouse.registry.state.runs import Run
 from stillhouse.schemas import canonical
