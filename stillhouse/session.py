@@ -56,10 +56,8 @@ class Session:
     def ledger(self) -> Ledger:
         """The ledger."""
         from stillhouse.registry.ledger.ledger import Ledger
-        from stillhouse.schemas.secrets import secret_values
 
-        secrets = secret_values(os.environ, self.config.secrets)
-        return Ledger(self.home.log, clock, actor(), secrets=secrets)
+        return Ledger(self.home.log, clock, actor(), secrets=self.secrets)
 
     @cached_property
     def store(self) -> BlobStore:
@@ -99,6 +97,13 @@ class Session:
         from stillhouse.config import read_config
 
         return read_config(self.home)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Values that no event and no log may show. Raises InputError."""
+        from stillhouse.schemas.secrets import secret_values
+
+        return secret_values(os.environ, self.config.secrets)
 
     def _limits(self) -> Limits:
         """The limits as they stand, for those that live long: config.toml is read when it changed.

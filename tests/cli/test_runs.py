@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import json
-import random
-import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stillhouse.cli.main import main
 from stillhouse.cli.verbs import cancel as cancelling
-from stillhouse.cli.verbs.logs import _Printer
-from stillhouse.phases.workers import logs as runlogs
 from stillhouse.phases.workers import processes
 from stillhouse.phases.workers.job import Outcome, WorkerFile
-from stillhouse.phases.workers.livelog import LiveLog
 from stillhouse.registry.home import Home
 from stillhouse.registry.state.runs import Run
 from stillhouse.schemas import canonical
@@ -396,66 +387,6 @@ def test_secrets_never_leave_a_log(
     assert still("logs", FIRST).out == "using *** at http://***@host/\n"
 
 
-class Heard:
-    """A printer, and what it wrote."""
-
-    def __init__(self, *secrets: str) -> None:
-        self.printer = _Printer(secrets)
-        self._written: list[bytes] = []
-        self.printer._write = self._written.append  # type: ignore[method-assign,assignment]
-
-    def told(self) -> bytes:
-        self.printer.end()
-        return b"".join(self._written)
-
-
-@given(cuts=st.lists(st.integers(0, 60), max_size=8), tail=st.sampled_from([None, 1, 2]))
-def test_a_secret_is_hidden_however_its_bytes_arrive(cuts: list[int], tail: int | None) -> None:
-    data = b"begin\nabc secret-value def\n- key line one\nkey line two -\nend of secret-value"
-    heard = Heard("secret-value", "key line one\nkey line two")
-    places = sorted({0, *cuts, len(data)})
-    first, *rest = [data[a:b] for a, b in pairwise(places)]
-    heard.printer.first([first], tail)
-    for part in rest:
-        heard.printer.more([part])
-    told = heard.told()
-    assert b"secret-value" not in told
-    assert b"key line" not in told
-    assert told.endswith(b"end of ***")
-    if tail is None:
-        assert told == b"begin\nabc *** def\n- *** -\nend of ***"
-
-
-@given(before=st.integers(0, 900), told=st.booleans(), lines=st.booleans())
-def test_no_part_of_a_secret_is_told_where_a_log_has_a_gap(
-    before: int, told: bool, lines: bool
-) -> None:
-    """Be it that the gap begins in a secret, ends in one, or what was told last ended in one."""
-    secret = "SEKRIT" + "\n" * lines + "8501"
-    text = b"begin\n" + (b"." * 17 + b"\n") * 50
-    text = text[:before] + secret.encode() + text[before:]
-    heard = Heard(secret)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "log.1"
-        live = LiveLog(path)
-        path.write_bytes(text[: before + 5])
-        if told:
-            heard.printer.more(live.new())
-        with path.open("ab") as log:
-            log.write(text[before + 5 :])
-        runlogs.rotate(path, limit=200)
-        heard.printer.more(live.new())
-        live.close()
-    assert not re.search(rb"SE|EK|KR|RI|IT|85|50|01", re.sub(rb"\[\.{3}.*", b"", heard.told()))
-
-
-def test_a_password_in_a_url_is_hidden_where_a_line_is_too_long_to_wait_for() -> None:
-    heard = Heard()
-    heard.printer.more([b"." * (2**20 - 8) + b" https://me:pass"])
-    heard.printer.more([b"word@host/"])
-    assert heard.told().endswith(b" https://***@host/")
-
-
 def test_a_live_log_is_told_so_far_and_its_last_lines(
     still: Still, session: Session, plan: Digest
 ) -> None:
@@ -539,70 +470,6 @@ def test_what_could_steer_a_terminal_is_escaped_there(
     assert "\x1b" not in seen
     assert "\x07" not in seen
     assert "a       b\\x1b[2Jc\\x07" in seen
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_a_log_that_is_shortened_is_told_once_and_in_order(tmp_path: Path, seed: int) -> None:
-    """Whatever was looked at before it was moved aside is told whole; else the gap is told."""
-    chance = random.Random(seed)
-    path = tmp_path / "log.1"
-    live, heard, number = LiveLog(path), Heard(), 0
-    everything: list[bytes] = []
-    with path.open("ab", buffering=0) as log:
-        for _ in range(60):
-            for _ in range(chance.randrange(12)):
-                everything.append(b"line %d %s\n" % (number, b"x" * chance.randrange(20)))
-                log.write(everything[-1])
-                number += 1
-            if chance.random() < 0.4:
-                runlogs.rotate(path, limit=400)
-            if chance.random() < 0.5:
-                heard.printer.more(live.new())
-        path.unlink()  # its success was recorded
-        heard.printer.more(live.new())
-    live.close()
-    told = heard.told()
-    lines = told.splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith(b"[... ")]
-    numbers = [int(line.split()[1]) for line in kept]
-    assert set(kept) <= set(everything)
-    assert numbers == sorted(set(numbers))
-    assert kept[-1] == everything[-1]
-    if len(kept) == len(lines):
-        assert kept == everything
-
-
-def test_a_log_that_is_looked_at_often_enough_is_told_whole(tmp_path: Path) -> None:
-    path = tmp_path / "log.1"
-    live, heard, printed = LiveLog(path), Heard(), b""
-    with path.open("ab", buffering=0) as log:
-        for number in range(200):
-            line = b"line %d\n" % number
-            log.write(line)
-            printed += line
-            if number % 7 == 0:
-                heard.printer.more(live.new())
-            runlogs.rotate(path, limit=300)
-        heard.printer.more(live.new())
-    live.close()
-    assert heard.told() == printed
-
-
-def test_a_log_whose_older_part_never_came_goes_on(tmp_path: Path) -> None:
-    """The file was cut, and the disk was full, or the reactor killed, before the rest was moved."""
-    path = tmp_path / "log.1"
-    path.write_bytes(b"long ago\n")
-    live = LiveLog(path)
-    heard = Heard()
-    heard.printer.more(live.new())
-    path.write_bytes(b"")
-    for _ in range(10):
-        heard.printer.more(live.new())
-    with path.open("ab") as log:
-        log.write(b"now\n")
-    heard.printer.more(live.new())
-    assert heard.told() == b"long ago\nnow\n"
-    live.close()
 
 
 def test_a_log_whose_older_part_a_power_cut_emptied_is_told(
