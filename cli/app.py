@@ -33,7 +33,7 @@ VERBS = {
     "runs": "stillhouse.cli.verbs.runs",
     "logs": "stillhouse.cli.verbs.logs",
     "cancel": "stillhouse.cli.verbs.cancel",
-    "retry": "stillhouse.cli.verbs.waive",
+    "retry": "stillhouse.cli.verbs.retry",
     "waive": "stillhouse.cli.verbs.waive",
     "gates": "stillhouse.cli.verbs.gates",
     "why": "stillhouse.cli.verbs.why",

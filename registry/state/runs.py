@@ -25,6 +25,14 @@ class RunStatus(StrEnum):
     """Someone asked for its end while it went on, and it was ended."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunName:
+    """A run as answers name it."""
+
+    run: Digest
+    slot: str
+
+
 @dataclass(kw_only=True)
 class Run:
     """What is known of one run key."""
@@ -87,11 +95,20 @@ class Run:
         lost = self.last == "abandoned" or (self.error is not None and self.error.transient)
         return self.unsuccessful and (lost or bool(self.retried_seq)) and not self.cancelled_seq
 
+    def tried_again(self, attempts: int) -> bool:
+        """Whether it is tried again by itself, where `attempts` in a row may go wrong."""
+        return self.goes_on_by_itself and self.failures < attempts
+
     @property
     def environment(self) -> Digest | None:
         """The environment that the run was recorded in."""
         found = [p.digest for p in self.started.inputs if p.role == "environment"]
         return found[0] if found else None
+
+    @property
+    def name(self) -> RunName:
+        """The run as answers name it."""
+        return RunName(run=self.key, slot=self.started.slot)
 
     @property
     def short_name(self) -> str:

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stillhouse.cli.verbs.waive import expiry
 from stillhouse.schemas.digest import SHORT
-from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.events import (
     GateWaived,
     PlanRequested,
@@ -25,7 +22,6 @@ from .conftest import Still
 
 pytestmark = pytest.mark.usefixtures("home")
 
-NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 KEYS = tuple(c * 64 for c in "abc")
 
 
@@ -175,9 +171,3 @@ def test_bad_waivers_are_refused(
     assert answer.code == 2
     assert said in answer.err
     assert GateWaived.TYPE not in _types(session)
-
-
-def test_an_end_in_another_zone_is_recorded_in_utc() -> None:
-    assert expiry("2026-11-22T12:30:00+02:00", NOW) == "2026-11-22T10:30:00.000000Z"
-    with pytest.raises(InputError):
-        expiry("2026-11-22T11:30:00+02:00", NOW)

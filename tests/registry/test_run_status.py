@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stillhouse.registry.ledger.ledger import Ledger
 from stillhouse.registry.projection.projection import Projection
+from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.event import GENESIS, Actor, Event
 from stillhouse.schemas.events import (
@@ -105,13 +106,18 @@ def _ledger(folder: Path) -> Ledger:
     )
 
 
-def standing(*steps: str) -> tuple[str, str, bool]:
-    """Status, ending and whether it is tried again, after these steps of one run."""
+def after(*steps: str) -> Run:
+    """One run after these steps."""
     state = State()
     told = history([(0, step, 0) for step in steps])
     for place, payload in enumerate(told, start=1):
         state.apply(_event(place, payload))
-    run = state.runs[RUNS[0]]
+    return state.runs[RUNS[0]]
+
+
+def standing(*steps: str) -> tuple[str, str, bool]:
+    """Status, ending and whether it is tried again, after these steps of one run."""
+    run = after(*steps)
     return str(run.status), run.ending, run.goes_on_by_itself
 
 
@@ -153,3 +159,10 @@ def _event(seq: int, payload: Payload) -> Event:
 )
 def test_the_one_word_for_a_run(steps: tuple[str, ...], expected: tuple[str, str, bool]) -> None:
     assert standing(*steps) == expected
+
+
+def test_a_run_is_tried_again_by_itself_as_often_as_it_may() -> None:
+    lost_twice = after("started", "abandoned", "started", "abandoned")
+    assert [lost_twice.tried_again(attempts) for attempts in (1, 2, 3)] == [False, False, True]
+    assert after("started", "abandoned", "retried").tried_again(1)
+    assert not after("started", "failed").tried_again(3)
