@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from stillhouse import cancel as cancelling
 from stillhouse.cli.main import main
-from stillhouse.cli.verbs import cancel as cancelling
 from stillhouse.phases.workers import processes
 from stillhouse.phases.workers.job import Outcome, WorkerFile
 from stillhouse.registry.home import Home
