@@ -28,36 +28,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlotReasons:
-    """Slots in the order of the plan."""
+class Explanations:
+    """Slots or gates in the order of the plan, and why each stands as it stands."""
 
-    slots: tuple[SlotReason, ...]
+    rows: tuple[SlotReason | SlotCause | ExplainedGate, ...]
 
-    def to_json(self) -> tuple[SlotReason, ...]:
-        """Only the slots."""
-        return self.slots
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotCauses:
-    """Slots in the order of the plan."""
-
-    slots: tuple[SlotCause, ...]
-
-    def to_json(self) -> tuple[SlotCause, ...]:
-        """Only the slots."""
-        return self.slots
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateReasons:
-    """The gates of one name, or over one slot."""
-
-    gates: tuple[ExplainedGate, ...]
-
-    def to_json(self) -> tuple[ExplainedGate, ...]:
-        """Only the gates."""
-        return self.gates
+    def to_json(self) -> tuple[SlotReason | SlotCause | ExplainedGate, ...]:
+        """Only the rows."""
+        return self.rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +58,7 @@ class GivenArtifact:
 
 def why(
     session: Session, target: str, *, plan: str | None = None
-) -> SlotReasons | GateReasons | RecordedRun | GivenArtifact:
+) -> Explanations | RecordedRun | GivenArtifact:
     """The first reason for which something stands as it stands.
 
     target: a phase, a slot or a gate of the plan, a run, or an artifact. plan: a reference, by
@@ -91,17 +69,15 @@ def why(
     if view is not None:
         explainer = _explainer(outlook, view)
         if slots := explainer.slots(target):
-            return SlotReasons(slots=tuple(reason_of_slot(explainer, slot) for slot in slots))
+            return Explanations(rows=tuple(reason_of_slot(explainer, slot) for slot in slots))
         if gates := explainer.gates(target):
-            return GateReasons(gates=gates)
+            return Explanations(rows=gates)
     if (key := resolve_run(state, target)) is not None:
         return recorded_run(state, state.runs[key])
     return _artifact(session, outlook, _resolved(outlook, target, view))
 
 
-def why_not(
-    session: Session, target: str, *, plan: str | None = None
-) -> SlotCauses | GateReasons | Needs:
+def why_not(session: Session, target: str, *, plan: str | None = None) -> Explanations | Needs:
     """What has to change first so that something runs or passes.
 
     target: a phase, slot or gate of the plan, `release`, or a tier or capability of its policy.
@@ -114,9 +90,9 @@ def why_not(
     if slots := explainer.slots(target):
         filled = any(slot.status is Status.FILLED for slot in slots)
         fresh = outlook.view(view.plan, fresh=True) if filled else view
-        return SlotCauses(slots=tuple(cause_of_slot(explainer, slot, fresh) for slot in slots))
+        return Explanations(rows=tuple(cause_of_slot(explainer, slot, fresh) for slot in slots))
     if gates := explainer.gates(target):
-        return GateReasons(gates=gates)
+        return Explanations(rows=gates)
     if needs := explainer.needs(target):
         return needs
     raise _unknown(explainer, target)

@@ -13,7 +13,7 @@ import typer
 from stillhouse import why as question
 from stillhouse.cli.arguments import Json, PlanOption, session_of
 from stillhouse.cli.screen import answer
-from stillhouse.cli.views.why import show_why_not
+from stillhouse.cli.views.why import show_why
 
 
 def why_not(
@@ -33,4 +33,4 @@ def why_not(
 
     Down to the slot or gate that is the cause, and what can be done about it.
     """
-    answer(question.why_not(session_of(context), target, plan=plan), show_why_not, as_json=as_json)
+    answer(question.why_not(session_of(context), target, plan=plan), show_why, as_json=as_json)

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stillhouse.registry.compare.reasons import RecordedRun, RunReason
+from stillhouse.registry.compare.reasons import RunReason, SlotCause, SlotReason
 from stillhouse.registry.planning.explanation import Needs
-from stillhouse.why import GateReasons, GivenArtifact, MadeArtifact, SlotCauses, SlotReasons
+from stillhouse.why import Explanations, GivenArtifact, MadeArtifact
 
 if TYPE_CHECKING:
     from stillhouse.cli.screen import Screen
-    from stillhouse.registry.compare.reasons import SlotCause, SlotReason
-    from stillhouse.registry.planning.explanation import CauseSummary, ExplainedGate
+    from stillhouse.registry.compare.reasons import RecordedRun
+    from stillhouse.registry.planning.explanation import ExplainedGate, Step
 
 
-def show_why(
-    screen: Screen, found: SlotReasons | GateReasons | RecordedRun | GivenArtifact
-) -> None:
-    """Slots, gates, a run or an artifact, with the first reason of each."""
-    if isinstance(found, SlotReasons):
-        for slot in found.slots:
-            _show_slot(screen, slot)
-        return
-    if isinstance(found, GateReasons):
-        _show_gates(screen, found)
-        return
+def show_why(screen: Screen, found: Explanations | Needs | RecordedRun | GivenArtifact) -> None:
+    """Slots or gates, what a tier needs, a run, or an artifact."""
+    if isinstance(found, Explanations):
+        for row in found.rows:
+            _show_row(screen, row)
+    elif isinstance(found, Needs):
+        _show_needs(screen, found)
+    else:
+        _show_made(screen, found)
+
+
+def _show_row(screen: Screen, row: SlotReason | SlotCause | ExplainedGate) -> None:
+    if isinstance(row, SlotReason):
+        _show_slot(screen, row)
+    elif isinstance(row, SlotCause):
+        _show_cause(screen, row)
+    else:
+        _show_gate(screen, row)
+
+
+def _show_needs(screen: Screen, found: Needs) -> None:
+    if found.lacks is None:
+        screen.row(found.asked, "nothing is in its way", f"{len(found.needs)} gates are open")
+    else:
+        screen.row(found.asked, "needs", found.lacks.gate)
+        _show_gate(screen, found.lacks)
+
+
+def _show_made(screen: Screen, found: RecordedRun | GivenArtifact) -> None:
+    """A run, or an artifact with why its bytes are kept."""
     if isinstance(found, GivenArtifact):
         screen.row("published", found.origin, screen.short(found.digest))
     else:
@@ -36,26 +55,12 @@ def show_why(
         screen.next(f"{kept.remedy}." if kept.remedy else "")
 
 
-def show_why_not(screen: Screen, found: SlotCauses | GateReasons | Needs) -> None:
-    """Each way from what was asked about down to its cause."""
-    if isinstance(found, SlotCauses):
-        for slot in found.slots:
-            _show_cause(screen, slot)
-    elif isinstance(found, GateReasons):
-        _show_gates(screen, found)
-    elif found.lacks is None:
-        screen.row(found.asked, "nothing is in its way", f"{len(found.needs)} gates are open")
-    else:
-        screen.row(found.asked, "needs", found.lacks.gate)
-        _show_gate(screen, found.lacks)
-
-
 def _show_slot(screen: Screen, slot: SlotReason) -> None:
     screen.row(slot.slot, slot.status, slot.why)
     for parent in slot.inputs:
         screen.row("", "input", parent.role, screen.short(parent.digest))
     if slot.cause:
-        _show_verdict(screen, slot.cause, step=0)
+        _show_held(screen, slot.cause.steps[0])
     if origin := slot.origin:
         where = f"{origin.slot} of plan {origin.name} {screen.short(origin.plan)}"
         screen.row("", "from", f"run {screen.short(origin.run)}", where, origin.ended)
@@ -81,21 +86,16 @@ def _show_cause(screen: Screen, slot: SlotCause) -> None:
     for step in cause.steps[:-1]:
         screen.row(step.slot, step.status, step.why)
     screen.row(cause.slot, cause.status, cause.why)
-    _show_verdict(screen, cause, step=-1)
+    _show_held(screen, cause.steps[-1])
     if slot.again:
         screen.row("", "again", slot.again)
     screen.next(cause.remedy)
 
 
-def _show_verdict(screen: Screen, cause: CauseSummary, *, step: int) -> None:
-    """The gate that holds one slot on the way to a cause, if one does."""
-    if gate := cause.steps[step].gate:
-        screen.row("", "gate", gate, cause.steps[step].verdict)
-
-
-def _show_gates(screen: Screen, found: GateReasons) -> None:
-    for gate in found.gates:
-        _show_gate(screen, gate)
+def _show_held(screen: Screen, step: Step) -> None:
+    """The gate that holds a slot, if one does."""
+    if step.gate:
+        screen.row("", "gate", step.gate, step.gate_why)
 
 
 def _show_gate(screen: Screen, gate: ExplainedGate) -> None:

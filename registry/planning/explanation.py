@@ -33,7 +33,7 @@ class Step:
     """Its first reason, with the detail."""
     gate: str | None
     """The gate that holds it, if one does …"""
-    verdict: str
+    gate_why: str
     """… and why that is open or closed; empty without one."""
 
 
@@ -171,7 +171,7 @@ class Explainer:
             status=slot.status,
             why=slot.why,
             gate=slot.gate.gate if slot.gate else None,
-            verdict=gate_reason(self.view, slot.gate) if slot.gate else "",
+            gate_why=gate_reason(self.view, slot.gate) if slot.gate else "",
         )
 
     def _gate(self, gate: GateView) -> GateExplanation:

@@ -66,7 +66,7 @@ def test_a_cause_tells_each_step_on_the_way_and_the_gate_that_ends_it() -> None:
     cause = _explainer(world, plan).cause("deployment")
     (step,) = cause.steps
     assert (step.slot, step.gate) == ("deployment", "export.parity")
-    assert step.verdict == "fail: max_abs 5 <= 0.1 does not hold"
+    assert step.gate_why == "fail: max_abs 5 <= 0.1 does not hold"
     assert cause.why == step.why
     failing = World(failing={"training"})
     plan = failing.plan()
