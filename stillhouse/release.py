@@ -89,7 +89,7 @@ def find_release(
     state = session.state()
     found = _named(state, reference, note)
     if state.published(found, Kind.RECIPE):
-        from stillhouse.outlook import Outlook
+        from stillhouse.outlook import Outlook  # only a plan needs it
 
         view = Outlook(session).view(found)
         release = release_of(view)
