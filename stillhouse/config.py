@@ -57,6 +57,8 @@ _MOST_BYTES = 2**63 - 1
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]{1,6}) ?([a-z])")
+_LONGEST = timedelta(days=365_000)
+"""A duration beyond it would lead out of the calendar, which ends with the year 9999."""
 _LEAST_GRACE = timedelta(hours=1)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -129,7 +131,10 @@ def duration(text: str) -> timedelta:
         return timedelta(0)
     if found is None or found[2] not in _SECONDS:
         raise ValueError(f"{text!r} is no duration; write a number and {_listed(_SECONDS)}")
-    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+    length = timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+    if length > _LONGEST:
+        raise ValueError(f"{text!r} is longer than {_LONGEST.days}d, the most there can be")
+    return length
 
 
 def _in_bytes(value: object) -> object:

@@ -14,6 +14,7 @@ from stillhouse.config import TEXT, Config, read_config
 from stillhouse.registry.home import Home
 from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.limits import Limits, PhaseLimits
+from stillhouse.session import clock
 
 KEY = "sk_live_4eC39HqLyjWDarjtT1zdp7dc"
 
@@ -112,6 +113,23 @@ def test_a_value_out_of_its_range_is_refused_by_its_name(home: Home, line: str) 
     error = _refused(home, line + "\n")
     assert line.partition(" ")[0].split(".")[0] in error.message
     assert error.code == "config.invalid"
+
+
+@pytest.mark.parametrize("grace", ["59m", "365001d", "999999w", "14", "", "1y"])
+def test_a_grace_that_is_too_short_or_leads_out_of_the_calendar_is_refused(
+    home: Home, grace: str
+) -> None:
+    error = _refused(home, f'grace = "{grace}"\n')
+    assert "`grace`" in error.message
+    assert error.code == "config.invalid"
+
+
+@pytest.mark.parametrize("grace", ["1h", "365000d"])
+def test_the_shortest_and_the_longest_grace_are_taken_and_reckoned_with(
+    home: Home, grace: str
+) -> None:
+    found = _read(home, f'grace = "{grace}"\n').grace
+    assert clock() - found < clock() < clock() + found
 
 
 def test_an_unknown_key_is_refused_and_the_known_ones_are_named(home: Home) -> None:

@@ -323,7 +323,9 @@ def test_a_short_grace_is_pointed_out(still: Still, place: Path) -> None:
     assert "very next gc" in still("gc", "--grace", "0").err
 
 
-@pytest.mark.parametrize("text", ["", "14", "x", "-1d", "1y", "14d14d", "9999999d"])
+@pytest.mark.parametrize(
+    "text", ["", "14", "x", "-1d", "1y", "14d14d", "9999999d", "999999d", "52144w"]
+)
 def test_a_grace_that_is_no_duration_is_bad_usage(still: Still, home: Home, text: str) -> None:
     assert home.exists
     answer = still("gc", "--grace", text)
