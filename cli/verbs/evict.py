@@ -12,19 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
-from stillhouse.cli.verbs.gc import NANOSECONDS
+from stillhouse.cli.verbs.gc import LOOKS, unquiet
 from stillhouse.cli.verbs.rewind import tool_changes
 from stillhouse.cli.views import render
-from stillhouse.quiet import LOOKS, unquiet
-from stillhouse.registry.keeping.marking import Stock, mark
+from stillhouse.registry.keeping.marking import Stock, mark, sweep_order
 from stillhouse.registry.keeping.recovery import NotDerivableError, chain
 from stillhouse.registry.state.references import resolve_reference
-from stillhouse.schemas import moment
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import BusyError, InputError
@@ -169,18 +168,9 @@ def _dropped(session: Session, taker: Stocktaker, objects: Collection[Digest]) -
     """Condemn the objects, and sweep what nobody may rely on; returns the bytes freed."""
     session.store.condemn(sorted(objects))
     stock = taker.look()
-    now = clock()
-    marks = mark(  # whatever is there is kept here: only what was given up may go
-        stock,
-        stock.needs.keys(),
-        {},
-        now=moment.spell(now),
-        now_ns=int(now.timestamp() * NANOSECONDS),
-        grace_ns=0,
-    )
-    roots = taker.state.artifacts
-    due = sorted(marks.due.intersection(objects), key=lambda digest: (digest in roots, digest))
-    return session.store.sweep(due)
+    # Whatever is there is kept here: only what was given up may go.
+    marks = mark(stock, stock.needs.keys(), {}, at=clock(), grace=timedelta(0))
+    return session.store.sweep(sweep_order(marks.due.intersection(objects), taker.state.artifacts))
 
 
 def _tell(found: Eviction, freed: int, *, dry_run: bool, as_json: bool) -> None:

@@ -28,12 +28,11 @@ import typer
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.views import collection as sweepings
 from stillhouse.cli.views import render
-from stillhouse.quiet import LOOKS, unquiet
-from stillhouse.registry.keeping.marking import Marks, Stock, mark
+from stillhouse.registry.keeping.marking import Marks, Stock, mark, sweep_order
 from stillhouse.registry.keeping.retention import Kept, retention
 from stillhouse.schemas import moment
 from stillhouse.schemas.digest import SHORT, Digest
-from stillhouse.schemas.errors import InputError, IntegrityError
+from stillhouse.schemas.errors import BusyError, InputError, IntegrityError
 from stillhouse.schemas.events import (
     ArtifactPublished,
     BytesCondemned,
@@ -53,9 +52,10 @@ if TYPE_CHECKING:
     from stillhouse.session import Session
     from stillhouse.store.objects.leases import Lease
 
+LOOKS = 50
+"""How often to look again because somebody recorded something meanwhile."""
 _MOST = 800
 """Digests in one event, which holds at most 64 KiB."""
-NANOSECONDS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,14 +203,7 @@ def decide(taker: Stocktaker, stock: Stock, grace: timedelta) -> Decision:
     if damaged := [digest for digest in taker.unreadable if digest in kept]:
         raise _unknown_needs(damaged[0], taker.unreadable[damaged[0]])
     stock = _with_logs(stock, taker.state, kept, since)
-    marks = mark(
-        stock,
-        kept,
-        taker.state.condemned,
-        now=now,
-        now_ns=int(at.timestamp() * NANOSECONDS),
-        grace_ns=int(grace.total_seconds() * NANOSECONDS),
-    )
+    marks = mark(stock, kept, taker.state.condemned, at=at, grace=grace)
     return Decision(
         state=taker.state,
         stock=stock,
@@ -264,13 +257,20 @@ def _overtakes(found: Decision, taker: Stocktaker, event: Event) -> bool:
     return True
 
 
+def unquiet(command: str) -> BusyError:
+    """Make the error for a registry in which no decision stays true until it is recorded."""
+    return BusyError(
+        "Something was recorded at every look, so nothing could be decided.",
+        remedy=f"Run `{command}` again when the registry is quieter; nothing was changed.",
+        code="gc.unquiet",
+    )
+
+
 def _carry_out(session: Session, found: Decision) -> None:
     store = session.store
     for digest in sorted(found.marks.restored):
         store.restore(digest)
-    # Lists of files last: as long as one can be read, the files are known as what they are.
-    roots = found.state.artifacts
-    store.sweep(sorted(found.marks.due, key=lambda digest: (digest in roots, digest)))
+    store.sweep(sweep_order(found.marks.due, found.state.artifacts))
     store.condemn(sorted(found.marks.doomed))
     sweep(store.root)
 

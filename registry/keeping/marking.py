@@ -9,13 +9,16 @@ of date in a way that its maker did not allow for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.moment import spell
 
 _Holder = TypeVar("_Holder", bound=Hashable)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Seen(NamedTuple):
@@ -83,18 +86,18 @@ def mark(
     kept: Collection[Digest],
     until: Mapping[Digest, str],
     *,
-    now: str,
-    now_ns: int,
-    grace_ns: int,
+    at: datetime,
+    grace: timedelta,
 ) -> Marks:
     """Decide about every object.
 
-    kept: artifacts. until: artifact that was condemned -> not to be swept before. now: RFC 3339
-    UTC; now_ns: the same by the clock of the store's file system.
+    kept: artifacts. until: artifact that was condemned -> not to be swept before (RFC 3339 UTC).
+    at: now; the clock of the store's file system is taken to agree with it.
     """
+    before = (at - grace - _EPOCH) // timedelta(microseconds=1) * 1000
     live = stock.held.union(*(stock.needs.get(artifact, frozenset()) for artifact in kept))
     condemned = stock.condemned.keys() - live
-    ripe = frozenset(_ripe(stock, condemned, until, now=now, before=now_ns - grace_ns))
+    ripe = frozenset(_ripe(stock, condemned, until, now=spell(at), before=before))
     # Whoever began to look before it was condemned may rely on it, and has not recorded yet.
     oldest = stock.oldest_lease
     due = frozenset(d for d in ripe if oldest is None or stock.condemned[d].at_ns < oldest)
@@ -104,7 +107,7 @@ def mark(
         doomed=frozenset(
             digest
             for digest, seen in stock.placed.items()
-            if digest not in live and seen.at_ns <= now_ns - grace_ns
+            if digest not in live and seen.at_ns <= before
         ),
         due=due,
         waiting=frozenset(condemned - due),
@@ -128,6 +131,14 @@ def _ripe(
         given_up = digest in stock.remnants and digest not in present
         if digest not in pinned and (given_up or at_ns <= before):
             yield digest
+
+
+def sweep_order(due: Iterable[Digest], artifacts: Container[Digest]) -> list[Digest]:
+    """The order in which objects are swept: what may be a list of files comes last.
+
+    As long as a list can be read, its files are known as what they are.
+    """
+    return sorted(due, key=lambda digest: (digest in artifacts, digest))
 
 
 @dataclass(frozen=True, kw_only=True)
