@@ -8,7 +8,7 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -149,17 +149,6 @@ class Stocktaker:
         """A tree if anybody published it as one: then its files are needed too."""
         found = self.state.artifacts[digest]
         return "tree" if any(p.form == "tree" for p in found) else "blob"
-
-
-def logs(state: State, kept: Iterable[Digest], since: str) -> frozenset[Digest]:
-    """The logs that go with what is kept, or that are younger than `since`."""
-    wanted = set(kept)
-    return frozenset(
-        run.log
-        for run in state.runs.values()
-        if run.log is not None
-        and (run.ended_ts >= since or not wanted.isdisjoint(run.outputs.values()))
-    )
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from stillhouse.cli.verbs.rewind import tool_changes
 from stillhouse.cli.views import render
 from stillhouse.registry.keeping.marking import Stock, mark, sweep_order
 from stillhouse.registry.keeping.recovery import NotDerivableError, chain
+from stillhouse.registry.keeping.retention import releases_of
 from stillhouse.registry.state.references import resolve_reference
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
@@ -113,9 +114,8 @@ def _decided(taker: Stocktaker, stock: Stock, digest: Digest, *, force: bool) ->
 
 def _only_its_own(taker: Stocktaker, stock: Stock, digest: Digest) -> frozenset[Digest]:
     mine = stock.needs.get(digest) or taker.remnants(digest)
-    logs = {run.log for run in taker.state.runs.values() if run.log is not None}
     others = (needed for artifact, needed in stock.needs.items() if artifact != digest)
-    return mine.difference(stock.held, logs, *others)
+    return mine.difference(stock.held, taker.state.logs(), *others)
 
 
 def _way_back(state: State, digest: Digest) -> tuple[Run, ...]:
@@ -144,14 +144,12 @@ def _refuse_used(state: State, digest: Digest) -> None:
 
 
 def _refuse_released(state: State, digest: Digest) -> None:
-    for release, _ in state.releases:
-        parents = {p.digest for f in state.artifacts.get(release, ()) for p in f.fact.parents}
-        if digest == release or digest in parents:
-            raise InputError(
-                f"{digest[:SHORT]} belongs to the release {release[:SHORT]}.",
-                remedy="Say --force if it is really to go; `still rewind` makes it again.",
-                code="evict.released",
-            )
+    for release in releases_of(state).get(digest, ()):
+        raise InputError(
+            f"{digest[:SHORT]} belongs to the release {release[:SHORT]}.",
+            remedy="Say --force if it is really to go; `still rewind` makes it again.",
+            code="evict.released",
+        )
 
 
 def _refuse_measured(state: State, digest: Digest) -> None:

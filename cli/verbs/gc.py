@@ -29,7 +29,7 @@ from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.views import collection as sweepings
 from stillhouse.cli.views import render
 from stillhouse.registry.keeping.marking import Marks, Stock, mark, sweep_order
-from stillhouse.registry.keeping.retention import Kept, retention
+from stillhouse.registry.keeping.retention import Kept, kept_logs, retention
 from stillhouse.schemas import moment
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import BusyError, InputError, IntegrityError
@@ -42,7 +42,7 @@ from stillhouse.schemas.events import (
     TagMoved,
 )
 from stillhouse.session import clock
-from stillhouse.stock import Stocktaker, alone, logs
+from stillhouse.stock import Stocktaker, alone
 from stillhouse.store.objects.staging import sweep
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def _without_old(taker: Stocktaker, found: Decision) -> tuple[RunFolder, ...]:
 
 
 def _with_logs(stock: Stock, state: State, kept: dict[Digest, Kept], since: str) -> Stock:
-    return replace(stock, held=stock.held | logs(state, kept, since))
+    return replace(stock, held=stock.held | kept_logs(state, kept, since))
 
 
 def _in_events(

@@ -8,7 +8,8 @@ may be condemned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -69,6 +70,26 @@ def retention(state: State, now: str, grace: timedelta) -> dict[Digest, Kept]:
     return kept
 
 
+def kept_logs(state: State, kept: Iterable[Digest], since: str) -> frozenset[Digest]:
+    """The logs of what is kept, and of runs that ended at or after `since` (RFC 3339 UTC)."""
+    wanted = set(kept)
+    return frozenset(
+        run.log
+        for run in state.runs.values()
+        if run.log is not None
+        and (run.ended_ts >= since or not wanted.isdisjoint(run.outputs.values()))
+    )
+
+
+def releases_of(state: State) -> Mapping[Digest, Sequence[Digest]]:
+    """Artifact -> the releases that it is, or was made into, in the order of their cuts."""
+    found: defaultdict[Digest, list[Digest]] = defaultdict(list)
+    for release in dict.fromkeys(release for release, _ in state.releases):
+        for artifact in {release, *_parents(state, release)}:
+            found[artifact].append(release)
+    return found
+
+
 def _roots(state: State, since: str) -> Iterator[tuple[Digest, Keep, str]]:
     for name, digest in state.tags.items():
         yield digest, Keep.TAGGED, name
@@ -117,5 +138,5 @@ def _evidence(state: State) -> dict[Digest, list[Digest]]:
 
 
 def _parents(state: State, digest: Digest) -> Iterator[Digest]:
-    for found in state.artifacts[digest]:
+    for found in state.artifacts.get(digest, ()):
         yield from (parent.digest for parent in found.fact.parents)

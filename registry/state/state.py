@@ -213,6 +213,10 @@ class State:
         """The tags that name an artifact, in their order."""
         return tuple(sorted(name for name, named in self.tags.items() if named == digest))
 
+    def logs(self) -> frozenset[Digest]:
+        """The logs of runs, as far as the ledger says that they are in the store."""
+        return frozenset(run.log for run in self.runs.values() if run.log is not None)
+
     def recipe(self, plan: Digest) -> Recipe:
         """The resolved recipe of a plan. Raises KeyError when it was never published."""
         from stillhouse.schemas.facts import RecipeFacts

@@ -89,6 +89,7 @@ def test_only_so_many_rows_are_listed_largest_first(still: Still, session: Sessi
     told = still("du", "--by", "artifact", "--top", "2")
     assert [row[1] for row in told.rows[:2]] == ["30", "20"]
     assert "1 more" in told.err
+    assert still("du", "--by", "artifact", "--top", "2", "--json").json["left_out"] == 1
 
 
 def test_left_overs_of_a_dead_publisher_are_told(still: Still, session: Session) -> None:
