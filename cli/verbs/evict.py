@@ -19,16 +19,17 @@ import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
 from stillhouse.cli.verbs.gc import LOOKS, unquiet
-from stillhouse.cli.verbs.rewind import tool_changes
 from stillhouse.cli.views import render
 from stillhouse.registry.keeping.marking import Stock, mark, sweep_order
 from stillhouse.registry.keeping.recovery import NotDerivableError, chain
 from stillhouse.registry.keeping.retention import releases_of
 from stillhouse.registry.state.references import resolve_reference
+from stillhouse.rewind import tools_changed_since
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import BusyError, InputError
 from stillhouse.schemas.events import ArtifactEvicted
+from stillhouse.schemas.plain import plain
 from stillhouse.session import clock
 from stillhouse.stock import Stocktaker, alone
 
@@ -172,7 +173,7 @@ def _dropped(session: Session, taker: Stocktaker, objects: Collection[Digest]) -
 
 
 def _tell(found: Eviction, freed: int, *, dry_run: bool, as_json: bool) -> None:
-    changes = tool_changes(found.steps)
+    changes = tools_changed_since(found.steps)
     if as_json:
         render.json_document(
             {
@@ -182,7 +183,7 @@ def _tell(found: Eviction, freed: int, *, dry_run: bool, as_json: bool) -> None:
                 "steps": [run.key for run in found.steps],
                 "bytes": found.size,
                 "freed": freed,
-                "tools": [change._asdict() for change in changes],
+                "tools": plain(changes),
             }
         )
         return

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
-from stillhouse.cli.verbs.rewind import Repeated, remake, steps_to, tool_changes
 from stillhouse.cli.views import render
 from stillhouse.registry.home import FOLDER, Home
+from stillhouse.registry.keeping.recovery import runs_to
 from stillhouse.registry.state.references import form_of, resolve_reference
+from stillhouse.rewind import Repeated, Watcher, remake, tools_changed_since
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.schemas.events import ArtifactRestored
@@ -224,15 +225,17 @@ def _by_runs(session: Session, digest: Digest) -> How:
     state = session.state()
     form = form_of(state, digest)
     missing = {*state.absent, digest}
-    steps = steps_to(state, digest, missing)
-    for change in tool_changes(steps):
+    runs = runs_to(state, digest, missing)
+    for change in tools_changed_since(runs):
         render.note(f"  Note: {change.sentence}")
     for _ in range(2):  # once the list of files is back, damage to the files can be seen
         damage = examine(session.store, _objects(session.store, digest, form))
         if not damage.objects:
             break
         with _set_aside(session.home, damage.corrupt):
-            for repeated in remake(session, steps, missing=missing, target=digest):
+            for repeated in remake(
+                session, runs, missing=missing, target=digest, watcher=Watcher()
+            ):
                 _require_same(repeated, digest)
             session.store.verify(digest)
     _prove(session.store, digest, form)
@@ -240,12 +243,11 @@ def _by_runs(session: Session, digest: Digest) -> How:
 
 
 def _require_same(repeated: Repeated, digest: Digest) -> None:
-    for role, (recorded, made) in repeated.differed.items():
-        slot = repeated.run.started.slot
-        if recorded == digest or not repeated.restored:
+    for found in repeated.differed:
+        if found.recorded == digest or not repeated.restored:
             raise IntegrityError(
-                f"{slot} is not deterministic here: as {role}, {recorded} was recorded and {made} "
-                "made now.",
+                f"{repeated.slot} is not deterministic here: as {found.role}, {found.recorded} was "
+                f"recorded and {found.made} made now.",
                 remedy=f"Give a copy: `still repair {digest[:SHORT]} --from PATH`.",
                 code="repair.differed",
             )

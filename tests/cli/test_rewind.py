@@ -105,8 +105,11 @@ def test_what_is_here_is_not_made_again(still: Still, session: Session, runs: Re
     digest = runs.ran("hold", SAID)
     answer = still("rewind", digest)
     assert (answer.code, answer.rows[0][0]) == (0, "present")
-    assert still("rewind", digest, "--json").json["present"]
+    told = still("rewind", digest, "--json").json
+    assert (told["present"], told["until"]) == (True, None)
     assert session.store.has(digest)
+    still("gc", "--grace", "0")
+    assert still("rewind", digest, "--json").json["until"] == session.state().condemned[digest]
 
 
 def test_what_no_run_made_can_only_be_repaired(
@@ -202,7 +205,7 @@ def test_killed_between_the_work_and_its_record_it_takes_what_the_worker_left(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("stillhouse.cli.verbs.rewind._recorded", dying)
+        patched.setattr("stillhouse.rewind._recorded", dying)
         assert still("rewind", digest).code == 130
     for _ in range(3):
         still("gc", "--grace", "0")
