@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from stillhouse.cli.verbs.repair import _forget_damaged, _from_copy
 from stillhouse.registry.home import Home
 from stillhouse.registry.ledger.ledger import LedgerReader
 from stillhouse.registry.state.state import State
+from stillhouse.repair import from_copy
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import PUBLISHABLE
 from stillhouse.schemas.digest import Digest
@@ -29,6 +29,7 @@ from stillhouse.schemas.event import Event
 from stillhouse.schemas.events import TagMoved
 from stillhouse.session import Session, make_registry
 from stillhouse.store.disk.hashing import hash_file
+from stillhouse.store.objects.damaged import forget
 from stillhouse.store.objects.staging import sweep
 from stillhouse.store.objects.statcache import StatCache
 from stillhouse.store.trees.trees import put_tree, read_tree
@@ -267,8 +268,8 @@ class _Check:
                 if path.is_file() and _is(path, digest)
             )
             with self._session.store.lease():
-                _from_copy(self._session, digest, source)
-            _forget_damaged(self._home, [digest])
+                from_copy(self._session, digest, source)
+            forget(self._home.damaged, [digest])
             self._session.store.verify(digest)
 
     def _put_again(self) -> None:

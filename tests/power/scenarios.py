@@ -19,10 +19,10 @@ from random import Random
 from unittest import mock
 
 from stillhouse.cli.verbs.gc import collect
-from stillhouse.cli.verbs.repair import _forget_damaged, _from_copy
 from stillhouse.publish import Publication, take_in
 from stillhouse.registry.home import Home
 from stillhouse.registry.ledger.ledger import Ledger
+from stillhouse.repair import from_copy
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.event import Actor, Event
@@ -32,6 +32,7 @@ from stillhouse.stock import alone
 from stillhouse.store.disk import kernel, streaming
 from stillhouse.store.disk.durable import MANY, replace_durably
 from stillhouse.store.objects import staging
+from stillhouse.store.objects.damaged import forget
 from stillhouse.store.objects.local import BlobStore
 from stillhouse.store.objects.paths import object_path
 from stillhouse.store.objects.statcache import StatCache
@@ -409,7 +410,7 @@ def eviction_and_repair(stage: Stage) -> None:
     session.store.condemn([digest])
     session.store.sweep([digest])
     with session.store.lease():
-        _from_copy(session, digest, file)
+        from_copy(session, digest, file)
     stage.tell("object", digest)
     other = stage.publish(stage.file("damaged", 2_500)).digest
     stage.tell("damaged", other)
@@ -418,9 +419,9 @@ def eviction_and_repair(stage: Stage) -> None:
     place.write_bytes(b"damage")
     place.chmod(0o444)
     with session.store.lease():
-        _from_copy(session, other, stage.sources / "damaged")
+        from_copy(session, other, stage.sources / "damaged")
     stage.tell("mended", other)
-    _forget_damaged(session.home, [other])
+    forget(session.home.damaged, [other])
 
 
 def rewritings(stage: Stage) -> None:
