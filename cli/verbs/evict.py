@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
-from stillhouse.cli.verbs.gc import LOOKS, unquiet
 from stillhouse.cli.views import render
+from stillhouse.quiet import LOOKS, unquiet
 from stillhouse.registry.keeping.marking import Stock, mark, sweep_order
 from stillhouse.registry.keeping.recovery import NotDerivableError, chain
 from stillhouse.registry.keeping.retention import releases_of

@@ -28,11 +28,12 @@ import typer
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.views import collection as sweepings
 from stillhouse.cli.views import render
+from stillhouse.quiet import LOOKS, unquiet
 from stillhouse.registry.keeping.marking import Marks, Stock, mark, sweep_order
 from stillhouse.registry.keeping.retention import Kept, kept_logs, retention
 from stillhouse.schemas import moment
 from stillhouse.schemas.digest import SHORT, Digest
-from stillhouse.schemas.errors import BusyError, InputError, IntegrityError
+from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.schemas.events import (
     ArtifactPublished,
     BytesCondemned,
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
     from stillhouse.session import Session
     from stillhouse.store.objects.leases import Lease
 
-LOOKS = 50
-"""How often to look again because somebody recorded something meanwhile."""
 _MOST = 800
 """Digests in one event, which holds at most 64 KiB."""
 
@@ -255,15 +254,6 @@ def _overtakes(found: Decision, taker: Stocktaker, event: Event) -> bool:
         touches = taker.touches(fact.digest, fact.form, found.touched)
         return touches or not all(map(spares, named))
     return True
-
-
-def unquiet(command: str) -> BusyError:
-    """Make the error for a registry in which no decision stays true until it is recorded."""
-    return BusyError(
-        "Something was recorded at every look, so nothing could be decided.",
-        remedy=f"Run `{command}` again when the registry is quieter; nothing was changed.",
-        code="gc.unquiet",
-    )
 
 
 def _carry_out(session: Session, found: Decision) -> None:
