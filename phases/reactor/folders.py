@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from stillhouse.phases.catalog import CATALOG
 from stillhouse.phases.reactor.repeat import repeat_key
@@ -52,12 +53,16 @@ class RunFolder:
     """The run key, but for what repeats a run, and for what is half removed."""
     slot: str
     """Of the run; empty where none was recorded."""
-    size: int
+    bytes: int
     """Bytes that are free without it."""
-    over: bool
-    """Whether it may go."""
+    fate: Literal["remove", "keep"]
     why: str
     """Why it may go, or stays."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it may go."""
+        return self.fate == "remove"
 
 
 class RunFolders:
@@ -106,7 +111,8 @@ class RunFolders:
             over, why = False, "a live worker has it"
         run = self._state.runs.get(path.name)
         slot = run.started.slot if run else self._repeated.get(path.name, "")
-        return RunFolder(name=path.name, slot=slot, size=size_of(path), over=over, why=why)
+        fate: Literal["remove", "keep"] = "remove" if over else "keep"
+        return RunFolder(name=path.name, slot=slot, bytes=size_of(path), fate=fate, why=why)
 
     def _fate(self, path: Path, now: str, since: str) -> tuple[bool, str]:
         """Whether it may go, and why it may or may not; what costs most to know is asked last."""

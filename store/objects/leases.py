@@ -12,16 +12,19 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from stillhouse.schemas.errors import StorageError
+from stillhouse.schemas.moment import spell
 from stillhouse.store.disk import locks
 from stillhouse.store.disk.durable import writing
 from stillhouse.store.objects.paths import LEASES
 
 _NAME = "lease-"
+_NANOSECONDS = 10**9
 
 
 class Lease(NamedTuple):
@@ -31,6 +34,15 @@ class Lease(NamedTuple):
     """By the clock of the store's file system, Unix time."""
     pid: int | None
     """Of its holder, as that sees itself."""
+
+    @property
+    def since(self) -> str:
+        """When it began (RFC 3339 UTC)."""
+        return spell(datetime.fromtimestamp(self.began_ns / _NANOSECONDS, UTC))
+
+    def to_json(self) -> dict[str, object]:
+        """Who, and since when."""
+        return {"pid": self.pid, "since": self.since}
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from stillhouse import recipes
+from stillhouse import collect, recipes
 from stillhouse import stock as holdings
 from stillhouse.cli.main import main
 from stillhouse.phases.workers.job import Outcome
 from stillhouse.publish import take_in
 from stillhouse.registry.home import Home
+from stillhouse.registry.keeping import collection
 from stillhouse.schemas import canonical, moment
 from stillhouse.schemas.artifact import Kind, Parent, Product
 from stillhouse.schemas.events import ArtifactPublished, RunStarted
@@ -36,7 +37,7 @@ def days(monkeypatch: pytest.MonkeyPatch) -> Travel:
 
     def travel(count: int) -> None:
         monkeypatch.setattr(
-            "stillhouse.cli.verbs.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count)
+            "stillhouse.collect.clock", lambda: datetime.now(UTC) + timedelta(days=count)
         )
 
     return travel
@@ -404,17 +405,15 @@ def test_a_decision_is_taken_again_when_something_was_recorded_meanwhile(
 ) -> None:
     digest = _source(still, place, "a.txt")
     still("gc", "--grace", "0")
-    from stillhouse.cli.verbs import gc
+    real, late = collection.decide, list[object]()
 
-    real, late = gc.decide, list[object]()
-
-    def slow(*given: Any) -> Any:
-        found = real(*given)
+    def slow(*given: Any, **more: Any) -> Any:
+        found = real(*given, **more)
         if not late:
             late.append(still("tag", "mine", digest))
         return found
 
-    monkeypatch.setattr(gc, "decide", slow)
+    monkeypatch.setattr(collect, "decide", slow)
     still("gc", "--grace", "0")
     assert late
     assert session.state().absent == {}
@@ -425,18 +424,16 @@ def _after_each_decision(
     monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object], most: int
 ) -> list[int]:
     """What is recorded by others between a decision and its record, so many times at most."""
-    from stillhouse.cli.verbs import gc
+    real, decisions = collection.decide, list[int]()
 
-    real, decisions = gc.decide, list[int]()
-
-    def slow(*given: Any) -> Any:
-        found = real(*given)
+    def slow(*given: Any, **more: Any) -> Any:
+        found = real(*given, **more)
         decisions.append(len(decisions))
         if len(decisions) <= most:
             act(len(decisions))
         return found
 
-    monkeypatch.setattr(gc, "decide", slow)
+    monkeypatch.setattr(collect, "decide", slow)
     return decisions
 
 
@@ -506,17 +503,15 @@ def test_a_run_that_started_meanwhile_keeps_its_inputs(
     digest = _source(still, place, "a.txt")
     still("gc", "--grace", "0")
     fact = _started("ab" * 32, {"role": "source", "digest": digest})
-    from stillhouse.cli.verbs import gc
+    real, late = collection.decide, list[object]()
 
-    real, late = gc.decide, list[object]()
-
-    def slow(*given: Any) -> Any:
-        found = real(*given)
+    def slow(*given: Any, **more: Any) -> Any:
+        found = real(*given, **more)
         if not late:
             late.append(session.ledger.append([fact]))
         return found
 
-    monkeypatch.setattr(gc, "decide", slow)
+    monkeypatch.setattr(collect, "decide", slow)
     still("gc", "--grace", "0")
     assert late
     assert session.state().absent == {}

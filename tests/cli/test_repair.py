@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from stillhouse import collect
 from stillhouse.cli.main import main
-from stillhouse.cli.verbs import gc
 from stillhouse.registry.home import FOLDER
+from stillhouse.registry.keeping import collection
 from stillhouse.session import Session
 from stillhouse.store.objects.local import BlobStore
 
@@ -249,16 +250,16 @@ def test_a_collector_that_decided_before_does_not_take_what_is_taken_back(
     digest = runs.ran("say", SAID)
     with session.store.lease():
         still("evict", digest)
-    real = gc.decide
+    real = collection.decide
 
-    def slow(*given: Any) -> Any:
-        found = real(*given)
+    def slow(*given: Any, **more: Any) -> Any:
+        found = real(*given, **more)
         assert digest in found.marks.due
         assert still("repair", digest).code == 0
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(gc, "decide", slow)
+        patched.setattr(collect, "decide", slow)
         assert still("gc").code == 0
     assert session.state().absent == {}
     assert session.store.read(digest) == SAID

@@ -34,7 +34,7 @@ def recorder(session: Session, place: Path) -> Recorder:
 
 def _days(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(
-        "stillhouse.cli.verbs.gc.clock", lambda: datetime.now(UTC) + timedelta(days=count)
+        "stillhouse.collect.clock", lambda: datetime.now(UTC) + timedelta(days=count)
     )
 
 
@@ -87,6 +87,20 @@ def test_what_a_failed_run_of_a_cancelled_plan_left_goes_after_the_grace(
     assert list(session.home.runs.iterdir()) == []
     assert still("du", "--json").json["run_folders"] == 0
     assert _fates(still) == {}
+
+
+def test_what_is_condemned_beside_a_folder_that_goes_is_told_as_condemned_now(
+    still: Still, session: Session, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is read on before a folder goes, and then knows the decision itself."""
+    (place / "a.txt").write_text("mine", encoding="utf-8")
+    digest = still("publish", "a.txt", "--kind", "source").out.strip()
+    _left(session, "ab" * 32)
+    _days(monkeypatch, OLD)
+    told = still("gc", "--json").json
+    assert [f["fate"] for f in told["run_folders"]] == ["remove"]
+    assert [(a["digest"], a["fate"]) for a in told["artifacts"]] == [(digest, "condemn")]
+    assert {"reason": "condemned now", "artifacts": 1, "bytes": 4} in told["totals"]
 
 
 def test_what_a_plan_that_is_asked_for_would_take_up_stays_however_old(

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-from stillhouse.cli.verbs.gc import collect
+from stillhouse.collect import collect
 from stillhouse.publish import Publication, take_in
 from stillhouse.registry.home import Home
 from stillhouse.registry.ledger.ledger import Ledger
@@ -28,7 +28,6 @@ from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.event import Actor, Event
 from stillhouse.schemas.events import ArtifactEvicted, Payload, TagMoved
 from stillhouse.session import Session, make_registry
-from stillhouse.stock import alone
 from stillhouse.store.disk import kernel, streaming
 from stillhouse.store.disk.durable import MANY, replace_durably
 from stillhouse.store.objects import staging
@@ -369,9 +368,7 @@ def collections_resumed(stage: Stage) -> None:
 
 
 def _collect(stage: Stage) -> None:
-    session = stage.session()
-    with alone(session.home):
-        collect(session, timedelta(0))
+    collect(stage.session(), timedelta(0))
 
 
 def quarantines(stage: Stage) -> None:
