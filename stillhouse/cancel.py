@@ -1,7 +1,7 @@
 """Cancelling: a run, or a plan with its runs, is to end and is not to be started again.
 
-What is recorded is the wish; whoever advances the registry ends the workers. Where nobody does,
-this does it, and starts nothing.
+An event records the wish. The process that advances the registry ends the workers; where none
+does, this process does it, and starts nothing.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _recorded(session: Session, reactor: Reactor, target: str, reason: str) -> C
 def _await_end(reactor: Reactor, keys: Iterable[Digest]) -> None:
     """Wait until none of the runs goes on, or patience is at its end.
 
-    Where nobody advances the registry, or no longer does, this process ends the workers.
+    While no other process advances the registry, this one ends the workers.
     """
     until = time.monotonic() + PATIENCE
     while any(reactor.state.runs[key].going_on for key in keys):

@@ -53,10 +53,10 @@ class Log:
     attempt: int
 
     def read(self, *, tail: int | None = None, follow: bool = False) -> Iterator[bytes]:
-        """What was printed, in pieces of whole lines; an empty one where nothing came.
+        """What was printed, in pieces; an empty one where nothing came.
 
-        tail: only the last lines of what is there already. follow: go on until the attempt ends, or
-        its worker is gone and nobody is there to record that.
+        tail: only so many lines, the last ones, of what is there already. follow: go on until the
+        attempt ends, or its worker is gone and no process is there to record that.
 
         Raises InputError when there is no log, IntegrityError when the stored one is damaged.
         """

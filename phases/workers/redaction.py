@@ -1,4 +1,4 @@
-"""The text of a log as it may be shown, from pieces as they come. Pure.
+"""The text of a log as it may be shown, from pieces as they come. No I/O.
 
 Rules: no part of a secret is shown, also where pieces or a gap cut through it; lines are shown
 whole, and a line waits until its end came.
@@ -28,7 +28,7 @@ class Redactor:
         self._after_gap = False
 
     def feed(self, pieces: Iterable[Piece], tail: int | None = None) -> bytes:
-        """Take pieces; return what can be shown now, or what the last `tail` lines need of it.
+        """Take pieces; return what can be shown now; with `tail`, only the last lines of it.
 
         Whatever a gap cuts through is left out: half a secret too.
         """

@@ -5,7 +5,7 @@
  3. what nothing keeps any longer is condemned (`bytes.condemned`).
 
 A decision holds as long as no event overtakes it. The rules that keep this safe are in
-docs/design.md, "Condemning".
+docs/store.md, "Condemning".
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from stillhouse.cli.screen import Screen
 from stillhouse.details import details_of
 from stillhouse.gates import gates_of
 from stillhouse.health import check_registry
+from stillhouse.lineage import closure
 from stillhouse.listing import list_artifacts
 from stillhouse.phases import environment
 from stillhouse.phases.environment.versions import diagnose
@@ -42,6 +44,28 @@ ROOT = Path(__file__).parents[2]
 QUERY = "SELECT kind, count(*) AS n FROM artifacts GROUP BY kind ORDER BY kind"
 FAILED = "export/prefill-16"
 
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A released plan, of which one slot failed; another plan; and a run that can be repeated."""
+
+    recorder: Recorder
+    policy: Path
+    plan: str
+    said: str
+
+    def asked_for(self) -> str:
+        """A plan that is not begun."""
+        return self.recorder.plan(self.policy, name="third", conversion={"threads": 3})
+
+    def refused(self) -> str:
+        """An inbox with something that is refused."""
+        inbox = self.policy.parent / "inbox"
+        (inbox / "policy").mkdir(parents=True)
+        (inbox / "policy" / "no.toml").write_text("no policy")
+        return str(inbox)
+
+
 ASKED: dict[str, tuple[list[str], Callable[[Session], object]]] = {
     "ls": (["ls"], list_artifacts),
     "show": (["show", "release@latest"], lambda s: details_of(s, "release@latest")),
@@ -51,7 +75,7 @@ ASKED: dict[str, tuple[list[str], Callable[[Session], object]]] = {
     "gates": (["gates"], gates_of),
     "why": (["why", "conversion"], lambda s: why.why(s, "conversion")),
     "why-not": (["why-not", FAILED], lambda s: why.why_not(s, FAILED)),
-    "diff": (["diff", "a", "b"], lambda s: compare.diff(s, "a", "b")),
+    "diff": (["diff", "first", "second"], lambda s: compare.diff(s, "first", "second")),
     "blame": (
         ["blame", "release@latest", "fp32.kl"],
         lambda s: compare.blame(s, "release@latest", "fp32.kl"),
@@ -64,24 +88,23 @@ ASKED: dict[str, tuple[list[str], Callable[[Session], object]]] = {
 }
 """Verb -> what is typed, and the call of the application that answers it."""
 
-DONE: dict[str, Callable[[dict[str, str]], list[str]]] = {
+DONE: dict[str, Callable[[World], list[str]]] = {
     "publish": lambda _: ["publish", "policy.toml", "--kind", "policy", "--tag", "p"],
     "checkout": lambda _: ["checkout", "policy@latest", "out"],
     "log": lambda _: ["log", "--since", "3"],
-    "lineage": lambda _: ["lineage", "release@latest"],
     "manifest": lambda _: ["manifest", "--out", "folder"],
     "waive": lambda _: [
         *("waive", "export.parity", "release@latest"),
         *("--reason", "known", "--until", "2999-01-01"),
     ],
     "retry": lambda _: ["retry", FAILED],
-    "cancel": lambda d: ["cancel", d["plan"]],
+    "cancel": lambda w: ["cancel", w.asked_for()],
     "gc": lambda _: ["gc", "--dry-run"],
-    "evict": lambda d: ["evict", d["said"], "--dry-run"],
-    "rewind": lambda d: ["rewind", d["said"]],
-    "repair": lambda d: ["repair", d["said"]],
-    "run": lambda d: ["run", d["plan"]],
-    "watch": lambda _: ["watch", "--once"],
+    "evict": lambda w: ["evict", w.said, "--dry-run"],
+    "rewind": lambda w: ["rewind", w.said],
+    "repair": lambda w: ["repair", w.said],
+    "run": lambda w: ["run", w.plan],
+    "watch": lambda w: ["watch", "--once", "--inbox", w.refused()],
 }
 """Verb -> what is typed; what it does is done once."""
 
@@ -92,14 +115,14 @@ def _offers_json(verb: str) -> bool:
 
 
 @pytest.fixture
-def digests(
+def world(
     session: Session,
     policy: Path,
     place: Path,
     still: Still,
     monkeypatch: pytest.MonkeyPatch,
-) -> dict[str, str]:
-    """A released plan, of which one slot failed; another plan; and a run that can be repeated."""
+) -> World:
+    """The registry in the current folder."""
     recorder = Recorder(session, place / "scratch", failing={FAILED})
     plan = recorder.plan(policy)
     recorder.run(plan)
@@ -108,9 +131,9 @@ def digests(
     runs = Repeatable(session, place / "phase")
     runs.install(monkeypatch)
     said = runs.ran("say", SAID)
-    assert still("tag", "a", plan).code == 0
-    assert still("tag", "b", other).code == 0
-    return {"plan": other, "said": said}
+    assert still("tag", "first", plan).code == 0
+    assert still("tag", "second", other).code == 0
+    return World(recorder=recorder, policy=policy, plan=other, said=said)
 
 
 @pytest.fixture
@@ -147,15 +170,17 @@ def _is_of_the_application(value: object) -> bool:
 
 
 def test_every_verb_that_offers_json_has_a_row() -> None:
-    assert {verb for verb in VERBS if _offers_json(verb)} == ASKED.keys() | DONE.keys()
+    assert {verb for verb in VERBS if _offers_json(verb)} == ASKED.keys() | DONE.keys() | {
+        "lineage"
+    }
     assert not ASKED.keys() & DONE.keys()
 
 
+@pytest.mark.usefixtures("world")
 @pytest.mark.parametrize("verb", ASKED)
 def test_a_question_is_answered_as_the_application_answers_it(
-    still: Still, session: Session, digests: dict[str, str], printed: list[object], verb: str
+    still: Still, session: Session, printed: list[object], verb: str
 ) -> None:
-    assert digests
     typed, call = ASKED[verb]
     told = still(*typed, "--json")
     assert told.err == ""
@@ -166,9 +191,9 @@ def test_a_question_is_answered_as_the_application_answers_it(
 
 @pytest.mark.parametrize("verb", DONE)
 def test_what_an_act_prints_is_a_value_of_the_application(
-    still: Still, digests: dict[str, str], printed: list[object], verb: str
+    still: Still, world: World, printed: list[object], verb: str
 ) -> None:
-    told = still(*DONE[verb](digests), "--json")
+    told = still(*DONE[verb](world), "--json")
     assert told.out, told.err
     assert printed
     assert all(map(_is_of_the_application, printed))
@@ -181,3 +206,16 @@ def test_no_verb_is_longer_than_it_may_be() -> None:
     assert {f"stillhouse.cli.verbs.{name[:-3]}" for name in lengths} - {
         "stillhouse.cli.verbs.__init__"
     } == set(VERBS.values())
+
+
+@pytest.mark.usefixtures("world")
+def test_a_lineage_is_streamed_from_the_pieces_of_the_application(
+    still: Still, session: Session
+) -> None:
+    found = closure(session, "release@latest")
+    artifacts, edges = list(found.artifacts), list(found.edges)
+    assert len(edges) > 5
+    told = still("lineage", "release@latest", "--json").json
+    assert told == json.loads(
+        json.dumps(plain({**found.head, "artifacts": artifacts, "edges": edges}))
+    )
