@@ -37,13 +37,7 @@ def payload_of(
     model = known.get(event.type)
     if model is None:
         return None
-    if event.v > model.VERSION:
-        raise InputError(
-            f"Event {event.seq} is {event.type} version {event.v}; "
-            f"this program knows versions up to {model.VERSION}.",
-            remedy="Upgrade stillhouse to at least the version that wrote this registry.",
-            code="event.too_new",
-        )
+    require_known(model, event.seq, event.v)
     data = event.data
     for version in range(event.v, model.READS_FROM):
         data = upcasters[event.type, version](data)
@@ -56,3 +50,14 @@ def payload_of(
             remedy="Another program wrote it; restore events.log from a copy.",
             code="event.malformed",
         ) from error
+
+
+def require_known(model: type[Payload], seq: int, version: int) -> None:
+    """Raise InputError `event.too_new` for a version of an event that is not known here."""
+    if version > model.VERSION:
+        raise InputError(
+            f"Event {seq} is {model.TYPE} version {version}; "
+            f"this program knows versions up to {model.VERSION}.",
+            remedy="Upgrade stillhouse to at least the version that wrote this registry.",
+            code="event.too_new",
+        )

@@ -1,4 +1,4 @@
-"""An event-sourced artifact registry that takes a teacher to a signed Core ML release.
+"""An event-sourced artifact registry that takes a teacher model to a Core ML release.
 
     import stillhouse as sh
 

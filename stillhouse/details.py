@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,19 +77,6 @@ def details_of(session: Session, reference: str) -> ArtifactDetails | RunDetails
     if run is not None and not _names_artifact(state, reference):
         return _of_run(state.runs[run])
     return _of_artifact(state, resolve_reference(state, reference))
-
-
-def log_end(session: Session, run: RunDetails, lines: int) -> Sequence[str]:
-    """The last lines of a run's log: the recorded one, else that of the live attempt.
-
-    Raises IntegrityError when the recorded one is not in the store as it was.
-    """
-    if run.log is not None:
-        data = session.store.read(run.log)
-    else:
-        path = session.home.run(run.run) / f"log.{run.attempts}"
-        data = path.read_bytes() if path.is_file() else b""
-    return data.decode("utf-8", errors="replace").splitlines()[-lines:]
 
 
 def _names_artifact(state: State, reference: str) -> bool:

@@ -82,9 +82,8 @@ def _expected(state: State) -> Iterator[tuple[Digest, Form]]:
     for digest, found in state.artifacts.items():
         if digest not in state.absent:
             yield digest, found[0].form
-    for run in state.runs.values():
-        if run.log:
-            yield run.log, "blob"
+    for log in sorted(state.logs()):
+        yield log, "blob"
 
 
 def _named(session: Session, state: State, report: FsckReport) -> FsckReport:

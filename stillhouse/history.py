@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from stillhouse.registry.ledger.ledger import LedgerReader
 from stillhouse.schemas.event import Event
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def history(
     Each time as many as there are, which may be none. Raises IntegrityError where the ledger is
     broken, before any event of that time is given out.
     """
-    reader = LedgerReader(session.home.log)
+    reader = session.reader()
     while True:
         yield tuple(event for event in reader.new_events() if event.seq > after)
         if not follow:

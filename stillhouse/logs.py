@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from stillhouse.phases.workers.livelog import LiveLog, Piece
 from stillhouse.phases.workers.redaction import Redactor
-from stillhouse.registry.ledger.ledger import LedgerReader
 from stillhouse.registry.state.references import find_run
 from stillhouse.registry.state.runs import RunStatus
 from stillhouse.schemas.digest import SHORT, Digest
@@ -42,6 +41,18 @@ def find_log(session: Session, reference: str, *, attempt: int | None = None) ->
             code="logs.no_attempt",
         )
     return Log(session=session, run=run.key, attempt=attempt or run.attempts)
+
+
+def log_end(session: Session, run: Digest, lines: int) -> list[str]:
+    """The last lines of the log of a run's latest attempt; none where there is no log.
+
+    Raises IntegrityError when the stored one is damaged.
+    """
+    try:
+        text = b"".join(find_log(session, run).read(tail=lines))
+    except InputError:
+        return []
+    return text.decode("utf-8", errors="replace").splitlines()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +116,7 @@ class Log:
     def _stored_before(self) -> Digest | None:
         """The stored log of an attempt that another one followed; only the ledger knows it."""
         found = None
-        for lines in LedgerReader(self.session.home.log).chunks():
+        for lines in self.session.reader().chunks():
             for line in lines:
                 if line.type in (RunFailed.TYPE, RunSucceeded.TYPE):
                     if self.run.encode() in line.body:

@@ -131,7 +131,7 @@ def _row(session: Session, state: State, run: Run, wish: Event | None) -> RunRow
         seconds=_seconds(run),
         progress=read_progress(session.home.run(run.key)) if run.going_on else None,
         plan=plan,
-        name=state.recipe(plan).name if state.published(plan, Kind.RECIPE) else "",
+        name=state.recipe_name(plan),
         code=run.error.code if run.last == "failed" and run.error else None,
         reason=_reason(session, run, wish),
     )

@@ -84,12 +84,17 @@ class Session:
         folded, reader = self._folded
         return folded.follow(reader)
 
+    def reader(self) -> LedgerReader:
+        """Reads the ledger from its beginning, then what is new each time."""
+        from stillhouse.registry.ledger.ledger import LedgerReader
+
+        return LedgerReader(self.home.log)
+
     @cached_property
     def _folded(self) -> tuple[State, LedgerReader]:
-        from stillhouse.registry.ledger.ledger import LedgerReader
         from stillhouse.registry.state.state import State
 
-        return State(), LedgerReader(self.home.log)
+        return State(), self.reader()
 
     @cached_property
     def config(self) -> Config:

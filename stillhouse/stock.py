@@ -47,12 +47,11 @@ class Stocktaker:
     """Looks again and again; remembers the ledger as far as it read it, and every tree."""
 
     def __init__(self, session: Session) -> None:
-        from stillhouse.registry.ledger.ledger import LedgerReader
         from stillhouse.registry.state.state import State
 
         self._session = session
         self._home, self._store = session.home, session.store
-        self._reader = LedgerReader(session.home.log)
+        self._reader = session.reader()
         self._members: dict[Digest, frozenset[Digest]] = {}
         self.state: State = State()
         self._seen: _Seen | None = None

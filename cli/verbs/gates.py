@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from stillhouse.cli.arguments import Json, MaybeRef, session_of
-from stillhouse.cli.screen import answer, number
-from stillhouse.cli.views.plan import show_gates, waiver_text
+from stillhouse.cli.screen import answer
+from stillhouse.cli.views.plan import CHECK_COLUMNS, check_cells, show_gates, waiver_text
 from stillhouse.gates import GateList, gates_of
 
 if TYPE_CHECKING:
@@ -30,16 +30,12 @@ def _show(screen: Screen, found: GateList | Verdicts) -> None:
         show_gates(screen, found.gates)
         return
     screen.table(
-        ("gate", "verdict", "metric", "value", "", "threshold", "n", "policy", "event", "waived"),
+        ("gate", "verdict", *CHECK_COLUMNS, "policy", "event", "waived"),
         (
             (
                 fact.gate,
                 fact.verdict,
-                check.metric,
-                number(check.value),
-                check.op,
-                number(check.threshold),
-                "" if check.n is None else check.n,
+                *check_cells(check),
                 screen.short(fact.policy),
                 recorded.seq,
                 "; ".join(waiver_text(screen, waiver) for waiver in recorded.waivers),

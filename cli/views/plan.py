@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         SlotSummary,
         WaiverSummary,
     )
+    from stillhouse.schemas.policy import CheckResult
 
 
 def show_slots(screen: Screen, slots: Sequence[SlotSummary]) -> None:
@@ -37,7 +38,7 @@ def show_slots(screen: Screen, slots: Sequence[SlotSummary]) -> None:
 def show_gates(screen: Screen, gates: Sequence[GateSummary]) -> None:
     """One row a check."""
     screen.table(
-        ("gate", "slot", "verdict", "metric", "value", "", "threshold", "n", "required", "waived"),
+        ("gate", "slot", "verdict", *CHECK_COLUMNS, "required", "waived"),
         (row for gate in gates for row in _gate_rows(screen, gate)),
     )
 
@@ -51,6 +52,15 @@ def show_missing(screen: Screen, plan: PlanSummary) -> None:
         screen.row("and", plan.following)
     for item in causes:
         screen.next(item.remedy)
+
+
+CHECK_COLUMNS = ("metric", "value", "", "threshold", "n")
+
+
+def check_cells(check: CheckResult) -> tuple[object, ...]:
+    """What was measured, and what it had to be."""
+    n = "" if check.n is None else check.n
+    return check.metric, number(check.value), check.op, number(check.threshold), n
 
 
 def waiver_text(screen: Screen, waiver: WaiverSummary) -> str:
@@ -69,11 +79,7 @@ def _gate_rows(screen: Screen, gate: GateSummary) -> list[tuple[object, ...]]:
             gate.gate,
             gate.slot,
             gate.verdict,
-            check.metric,
-            number(check.value),
-            check.op,
-            number(check.threshold),
-            "" if check.n is None else check.n,
+            *check_cells(check),
             required,
             waived,
         )

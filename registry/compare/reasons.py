@@ -11,7 +11,7 @@ from stillhouse.registry.planning.summary import SlotSummary, summary_of_slot
 from stillhouse.registry.planning.views import PlanView, Reason, SlotView, Status
 from stillhouse.registry.state.runs import Run, RunStatus
 from stillhouse.registry.state.state import State
-from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.artifact import Parent
 from stillhouse.schemas.digest import Digest
 
 
@@ -128,11 +128,10 @@ def _origin(state: State, slot: SlotView) -> Origin | None:
     if slot.reason is not Reason.REUSED or slot.run is None:
         return None
     started = slot.run.started
-    known = state.published(started.plan, Kind.RECIPE) is not None
     return Origin(
         run=slot.run.key,
         plan=started.plan,
-        name=state.recipe(started.plan).name if known else "",
+        name=state.recipe_name(started.plan),
         slot=started.slot,
         ended=slot.run.ended_ts,
     )

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from stillhouse.registry.ledger.format import Line
 from stillhouse.schemas import canonical
-from stillhouse.schemas.errors import InputError
 from stillhouse.schemas.events import EVENTS, Payload
-from stillhouse.schemas.upcast import UPCASTERS, Upcaster, payload_of
+from stillhouse.schemas.upcast import UPCASTERS, Upcaster, payload_of, require_known
 
 LAYOUT = 5
 """Version of tables and views in queries.sql. Every change raises it, and files are rebuilt."""
@@ -93,13 +92,7 @@ def _earlier(line: Line, known: Vocabulary) -> bool:
     model = known.events.get(line.type)
     if model is None:
         return False
-    if line.v > model.VERSION:
-        raise InputError(
-            f"Event {line.seq} is {line.type} version {line.v}; "
-            f"this program knows versions up to {model.VERSION}.",
-            remedy="Upgrade stillhouse to at least the version that wrote this registry.",
-            code="event.too_new",
-        )
+    require_known(model, line.seq, line.v)
     return not model.reads(line.v)
 
 

@@ -226,6 +226,11 @@ class State:
             raise KeyError(plan)
         return found.facts(RecipeFacts).recipe
 
+    def recipe_name(self, plan: Digest) -> str:
+        """What the recipe calls itself; empty for a plan that was never published here."""
+        found = self.published(plan, Kind.RECIPE)
+        return (found.fact.name or "") if found else ""
+
     def policy(self, digest: Digest) -> Policy:
         """A published policy. Raises KeyError when it was never published."""
         from stillhouse.schemas.facts import PolicyFacts

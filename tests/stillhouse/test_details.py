@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from stillhouse.details import ArtifactDetails, RunDetails, details_of, log_end
+from stillhouse.details import ArtifactDetails, RunDetails, details_of
+from stillhouse.logs import log_end
 from stillhouse.registry.state.runs import RunStatus
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.errors import ReferenceError_
@@ -102,11 +103,11 @@ def test_a_run_stands_as_its_state_says(session: Session) -> None:
 
 def test_the_log_of_a_live_attempt_is_read_from_its_folder(session: Session) -> None:
     session.ledger.append([_started()])
-    assert log_end(session, _run(session), 2) == []
+    assert log_end(session, RUN, 2) == []
     folder = session.home.run(RUN)
     folder.mkdir(parents=True)
     (folder / "log.1").write_bytes(b"one\ntwo\nhalf \xff")
-    assert log_end(session, _run(session), 2) == ["two", "half \ufffd"]
+    assert log_end(session, RUN, 2) == ["two", "half \ufffd"]
 
 
 def test_the_log_of_an_attempt_that_ended_is_read_from_the_store(session: Session) -> None:
@@ -114,4 +115,4 @@ def test_the_log_of_an_attempt_that_ended_is_read_from_the_store(session: Sessio
     session.ledger.append(
         [_started(), RunSucceeded(**ABOUT, attempt=1, outputs=(), seconds=1, log=log)]
     )
-    assert log_end(session, _run(session), 1) == ["two"]
+    assert log_end(session, RUN, 1) == ["two"]
