@@ -26,13 +26,13 @@ from pathlib import Path
 import peers
 from store_probes import Probes, still
 
-from stillhouse.cli.verbs.tag import move_tag
 from stillhouse.publish import take_in
 from stillhouse.registry.home import Home
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.errors import StillError
 from stillhouse.session import Session, open_registry
 from stillhouse.store.disk.hashing import hash_bytes
+from stillhouse.tags import move_tag
 
 SECONDS, QUICK_SECONDS = 600.0, 6.0
 STRETCH, QUICK_STRETCH = 20.0, 3.0

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from store_probes import Probes, hashed, still
 
-from stillhouse.cli.verbs.tag import move_tag
 from stillhouse.schemas.artifact import Form, Kind, Parent
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.events import ArtifactPublished, RunStarted, RunSucceeded
 from stillhouse.store.disk.hashing import hash_bytes
 from stillhouse.store.trees.trees import Entry, put_tree, tree_bytes
+from stillhouse.tags import move_tag
 
 _NOTHING: Callable[[], Iterator[str]] = lambda: iter(())  # noqa: E731  # a default that is called
 _TOLD_GONE = (0, 2)
