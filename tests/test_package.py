@@ -77,10 +77,18 @@ def _bare_imports(path: Path) -> Iterator[str]:
             yield from (f"{where} import {a.name}" for a in node.names if _is_room(a.name))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _program(node):
             yield f"{where} a program in a text"
+        elif isinstance(node, ast.JoinedStr) and _makes_a_name(node):
+            yield f"{where} a module's name, put together"
 
 
 def _program(text: ast.Constant) -> bool:
     return bool(_BARE.search(str(text.value))) and text.value != SCRIPT
+
+
+def _makes_a_name(text: ast.JoinedStr) -> bool:
+    """Whether a formatted text begins with a room's name and a dot: `f"phases.{name}"`."""
+    first = text.values[0] if text.values else None
+    return isinstance(first, ast.Constant) and first.value in {f"{room}." for room in ROOMS}
 
 
 def _is_room(module: str) -> bool:

@@ -256,7 +256,7 @@ def _ahead() -> Iterator[str]:
     """What phases import, where it is installed; nothing that only some of them need."""
     yield from ("numpy", "torch")
     for spec in CATALOG:
-        yield f"phases.{spec.name}.work"
+        yield f"stillhouse.phases.{spec.name}.work"
 
 
 def _perform(home: Home, key: Digest) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from stillhouse.phases.workers.job import Job
 from stillhouse.phases.workers.launch import Launcher
+from stillhouse.phases.workers.main import _ahead
 
 from .worker_parts import PATIENCE, Registry, a_job, alive, until
 
@@ -291,3 +293,8 @@ def test_letting_the_waiting_worker_go_leaves_no_process(launcher: Launcher) -> 
     pid = warmed(launcher)
     launcher.cool()
     assert not alive(pid)
+
+
+def test_what_a_warm_worker_imports_ahead_is_there() -> None:
+    """It passes over what it cannot import, so a wrong name would only make runs start late."""
+    assert [module for module in _ahead() if find_spec(module) is None] == []
