@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stillhouse.registry.home import locate
-from stillhouse.session import Session, open_registry
+from stillhouse.session import Session, open_registry, open_unchecked
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A digest prefix, a tag, or kind@latest.")]
 MaybeRef = Annotated[
@@ -23,3 +23,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 def session_of(context: typer.Context) -> Session:
     """The registry that the command line means. Raises InputError when there is none."""
     return open_registry(locate(context.obj, Path.cwd()))
+
+
+def unchecked_session_of(context: typer.Context) -> Session:
+    """The same, whatever happened to its ledger. Raises InputError when there is none."""
+    return open_unchecked(locate(context.obj, Path.cwd()))

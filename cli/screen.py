@@ -8,7 +8,6 @@ imported only where something is drawn.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,8 +64,6 @@ class Screen:
     """Whether a person reads `out`."""
     notes_tty: bool
     """Whether a person reads `err`."""
-    width: int
-    """Columns."""
 
     # -- words and numbers ----------------------------------------------------------------------
 
@@ -183,7 +180,6 @@ def here() -> Screen:
         err=sys.stderr,
         tty=sys.stdout.isatty(),
         notes_tty=sys.stderr.isatty(),
-        width=shutil.get_terminal_size().columns,
     )
 
 

@@ -1,4 +1,4 @@
-"""The catalog: one row a phase, in topological order, and where its work is.
+"""The catalog: one row a phase that has slots, in topological order, and where its work is.
 
 A phase is added by writing its module, adding its row here, and its tests. Rows are importable
 without heavy libraries; a phase's work is imported by the worker that executes it.

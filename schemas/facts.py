@@ -22,6 +22,7 @@ from stillhouse.schemas.errors import IntegrityError
 from stillhouse.schemas.policy import Policy, Tier
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.report import Metric
+from stillhouse.schemas.slot import Mode
 from stillhouse.schemas.value import Value
 
 
@@ -83,7 +84,7 @@ class EnvironmentFacts(Facts):
 class ExportFacts(Facts):
     """Which graph an archive holds."""
 
-    mode: Literal["prefill", "decode"]
+    mode: Mode
     length: int
     """Tokens: T for prefill, the state's capacity for decode."""
     format: Literal["torch.export.pt2"] = "torch.export.pt2"
@@ -100,7 +101,7 @@ class TensorFacts(Value):
 class ContractFacts(Facts):
     """The summary of a contract (schemas/contract.py)."""
 
-    mode: Literal["prefill", "decode"]
+    mode: Mode
     length: int
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]

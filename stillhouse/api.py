@@ -1,7 +1,7 @@
 """The public Python API: a registry, and what can be read of it.
 
 Values are frozen. Every failure that is not a programmer's own is a StillError with `code`,
-`message` and `remedy`. The command line calls the same functions.
+`message` and `remedy`. The command line stands on the same functions of the application.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Artifact:
 
 
 class Registry:
-    """An open registry. `open` and `init` make one; threads may share it."""
+    """An open registry. `open` and `init` make one. One thread uses it at a time."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -7,11 +7,11 @@ does, this process does it, and starts nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stillhouse.quiet import LOOKS, unquiet
+from stillhouse.quiet import record_decision
 from stillhouse.reasons import check_reason
 from stillhouse.registry.planning.cancellation import Cancellation, cancellation_of
 from stillhouse.registry.state.runs import Run, RunName, RunStatus
@@ -19,6 +19,8 @@ from stillhouse.schemas.digest import Digest
 
 if TYPE_CHECKING:
     from stillhouse.phases.reactor.reactor import Reactor
+    from stillhouse.schemas.event import Event
+    from stillhouse.schemas.events import Payload
     from stillhouse.session import Session
 
 PATIENCE = 30.0
@@ -70,20 +72,17 @@ def cancel(session: Session, target: str, *, reason: str = "") -> Cancelled:
 
 
 def _recorded(session: Session, reactor: Reactor, target: str, reason: str) -> Cancellation:
-    """Decide what is to end, and record it, until nothing overtook the decision."""
+    """Decide what is to end, and record it."""
     attempts = session.config.attempts
-    for _ in range(LOOKS):
-        asked = cancellation_of(reactor.state, target, reactor.view, attempts=attempts)
-        payloads = asked.payloads(reactor.state, reason)
-        if not payloads:
-            session.ledger.settle()  # what another recorded, killed perhaps before it was durable
-        if not payloads or session.ledger.append(
-            payloads, since=reactor.state.seq, unless=asked.overtaken_by
-        ):
-            reactor.refresh()
-            return asked
+
+    def decide() -> tuple[Cancellation, Sequence[Payload], Callable[[Event], bool]]:
         reactor.refresh()
-    raise unquiet("still cancel")
+        asked = cancellation_of(reactor.state, target, reactor.view, attempts=attempts)
+        return asked, asked.payloads(reactor.state, reason), asked.overtaken_by
+
+    asked = record_decision(session, reactor.state, decide, command="still cancel")
+    reactor.refresh()
+    return asked
 
 
 def _await_end(reactor: Reactor, keys: Iterable[Digest]) -> None:

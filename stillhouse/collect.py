@@ -13,12 +13,13 @@ call: objects still to be moved or removed, of which nobody is told that they ar
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stillhouse.quiet import LOOKS, unquiet
+from stillhouse.quiet import record_decision
 from stillhouse.registry.keeping.collection import Decision, decide
 from stillhouse.registry.keeping.marking import sweep_order
 from stillhouse.registry.keeping.summary import (
@@ -37,6 +38,8 @@ from stillhouse.store.objects.staging import sweep
 
 if TYPE_CHECKING:
     from stillhouse.phases.reactor.folders import RunFolder
+    from stillhouse.schemas.event import Event
+    from stillhouse.schemas.events import Payload
     from stillhouse.session import Session
     from stillhouse.store.objects.leases import Lease
 
@@ -146,17 +149,12 @@ def collect(
 
 def _recorded(session: Session, taker: Stocktaker, grace: timedelta) -> Decision:
     """Decide and record; the caller is alone. Raises BusyError, IntegrityError, StorageError."""
-    stock = taker.look()
-    for _ in range(LOOKS):
-        found = decide(taker.state, stock, taker.unreadable, at=clock(), grace=grace)
-        payloads = found.payloads()
-        if not payloads:
-            session.ledger.settle()  # what an earlier gc recorded, and was killed before it did it
-        overtaken = partial(found.overtaken_by, touches=taker.touches)
-        if not payloads or session.ledger.append(payloads, since=found.state.seq, unless=overtaken):
-            return found
-        stock = taker.read_on()
-    raise unquiet("still gc")
+
+    def decided() -> tuple[Decision, Sequence[Payload], Callable[[Event], bool]]:
+        found = decide(taker.state, taker.read_on(), taker.unreadable, at=clock(), grace=grace)
+        return found, found.payloads(), partial(found.overtaken_by, touches=taker.touches)
+
+    return record_decision(session, taker.state, decided, command="still gc")
 
 
 def _carry_out(session: Session, found: Decision) -> None:

@@ -10,12 +10,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from stillhouse.quiet import LOOKS, unquiet
+from stillhouse.quiet import record_decision
 from stillhouse.registry.keeping.eviction import Eviction, decide_eviction
 from stillhouse.registry.keeping.marking import Stock, mark, sweep_order
 from stillhouse.registry.keeping.recovery import Step, ToolChange, steps_of
@@ -27,6 +27,8 @@ from stillhouse.session import clock
 from stillhouse.stock import Stocktaker, alone
 
 if TYPE_CHECKING:
+    from stillhouse.schemas.event import Event
+    from stillhouse.schemas.events import Payload
     from stillhouse.session import Session
 
 
@@ -86,17 +88,15 @@ def evict(
 
 def _recorded(session: Session, taker: Stocktaker, digest: Digest, *, force: bool) -> Eviction:
     """Decide and record. Raises InputError, BusyError."""
-    stock = taker.look()
-    for _ in range(LOOKS):
-        found = _decided(taker, stock, digest, force=force)
-        if digest in taker.state.absent:
-            session.ledger.settle()
-            return found  # recorded before; its objects were still in use then
+
+    def decide() -> tuple[Eviction, Sequence[Payload], Callable[[Event], bool]]:
+        found = _decided(taker, taker.read_on(), digest, force=force)
+        if digest in taker.state.absent:  # recorded before; its objects were still in use then
+            return found, (), lambda _: True
         fact = ArtifactEvicted(digest=digest, run=found.runs[-1].key, size=found.size)
-        if session.ledger.append([fact], since=taker.state.seq, unless=lambda _: True):
-            return found
-        stock = taker.read_on()
-    raise unquiet("still evict")
+        return found, (fact,), lambda _: True
+
+    return record_decision(session, taker.state, decide, command="still evict")
 
 
 def _decided(taker: Stocktaker, stock: Stock, digest: Digest, *, force: bool) -> Eviction:

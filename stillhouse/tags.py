@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stillhouse.registry.state.references import check_tag_name
+from stillhouse.registry.state.references import check_tag_name, resolve_reference
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import ReferenceError_
 from stillhouse.schemas.events import TagMoved
@@ -49,6 +49,12 @@ def list_tags(session: Session, name: str | None = None) -> Tags:
         kind = str(published.kind) if published else ""
         found.append(Tag(name=each, digest=state.tags[each], kind=kind))
     return Tags(tags=tuple(found))
+
+
+def tag(session: Session, name: str, reference: str) -> Tags:
+    """Let `name` mean what a reference names; the tag. Raises InputError, ReferenceError_."""
+    move_tag(session, name, resolve_reference(session.state(), reference))
+    return list_tags(session, name)
 
 
 def move_tag(session: Session, name: str, digest: Digest) -> None:

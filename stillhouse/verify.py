@@ -1,17 +1,23 @@
-"""Verifying: every byte of an artifact hashed again (a folder: phases/deployment/verify.py)."""
+"""Verifying: every byte of a release folder or of an artifact is hashed again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from stillhouse.phases.deployment.verify import FolderCheck, verify_folder
 from stillhouse.registry.keeping.presence import require_present
 from stillhouse.registry.state.references import form_of, resolve_reference
 from stillhouse.release import read_manifest, unrenewed_waivers
+from stillhouse.schemas import moment
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.errors import IntegrityError
 from stillhouse.schemas.release import Manifest
+from stillhouse.session import clock
+from stillhouse.store.disk.durable import present
 from stillhouse.store.trees.trees import read_tree
 
 if TYPE_CHECKING:
@@ -36,6 +42,17 @@ class ArtifactCheck:
     faults: tuple[str, ...] = ()
     expired_waivers: tuple[ExpiredWaiver, ...]
     """Of a release that is intact."""
+
+
+def verify(target: str, open_: Callable[[], Session]) -> FolderCheck | ArtifactCheck:
+    """Verify the folder at `target`, which needs no registry, else the artifact that it names.
+
+    Raises what `verify_folder` and `verify_artifact` raise.
+    """
+    path = Path(target)
+    if present(path) and path.is_dir():
+        return verify_folder(path, moment.spell(clock()))
+    return verify_artifact(open_(), target)
 
 
 def verify_artifact(session: Session, reference: str) -> ArtifactCheck:

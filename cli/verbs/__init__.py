@@ -1,1 +1,1 @@
-"""One module a verb: parse, one call, one printer."""
+"""One module a verb: parse, ask the application, print."""

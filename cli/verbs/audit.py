@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stillhouse import audit as act
-from stillhouse.cli.arguments import Json
+from stillhouse.cli.arguments import Json, unchecked_session_of
 from stillhouse.cli.screen import answer
 from stillhouse.cli.views.audit import show_audit
-from stillhouse.registry.home import locate
-from stillhouse.session import open_unchecked
 
 
 def audit(
@@ -33,7 +30,7 @@ def audit(
     The chain of events.log, then everything that remembers it. Tells the first event that is not
     what it was, and which releases rest on it. Ends with 1 when something does not agree.
     """
-    found = act.audit(open_unchecked(locate(context.obj, Path.cwd())), head or ())
+    found = act.audit(unchecked_session_of(context), head or ())
     answer(found, show_audit, as_json=as_json)
     if not found.ok:
         raise typer.Exit(1)

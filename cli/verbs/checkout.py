@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
-from stillhouse.cli.screen import answer
+from stillhouse.cli.screen import answer, here
 from stillhouse.cli.views.progress import bar
 from stillhouse.content import Checkout, check_out
 
@@ -33,7 +33,7 @@ def checkout(
     the file system can, else copies.
     """
     session = session_of(context)
-    with bar("writing") as meter:
+    with bar(here(), "writing") as meter:
         done = check_out(session, ref, dest, link=link, meter=meter)
     answer(done, _show, as_json=as_json)
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from stillhouse import doctor as diagnosis
 from stillhouse.cli.arguments import Json
 from stillhouse.cli.screen import answer
-from stillhouse.phases import environment
-from stillhouse.phases.environment.versions import Diagnosis, diagnose
 
 if TYPE_CHECKING:
     from stillhouse.cli.screen import Screen
+    from stillhouse.phases.environment.versions import Diagnosis
 
 
 def doctor(*, as_json: Json = False) -> None:
@@ -20,7 +20,7 @@ def doctor(*, as_json: Json = False) -> None:
 
     What is tested, what only warns, what is refused or missing, and why.
     """
-    found = diagnose(environment.probe())
+    found = diagnosis.doctor()
     answer(found, _show, as_json=as_json)
     if not found.ok:
         raise typer.Exit(1)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stillhouse.cli.arguments import Json
-from stillhouse.cli.screen import answer
+from stillhouse.cli.arguments import Json, unchecked_session_of
+from stillhouse.cli.screen import answer, here
 from stillhouse.cli.views.health import show_health
 from stillhouse.cli.views.progress import bar
 from stillhouse.health import check_registry
-from stillhouse.registry.home import locate
 from stillhouse.schemas.errors import InputError
-from stillhouse.session import open_unchecked
 
 _ALL = 100.0
 """Percent."""
@@ -37,8 +34,8 @@ def fsck(
 ) -> None:
     """Check every event and every stored byte."""
     share = _share(metadata=metadata, sample=sample, resume=resume)
-    session = open_unchecked(locate(context.obj, Path.cwd()))
-    with bar("checking") as meter:
+    session = unchecked_session_of(context)
+    with bar(here(), "checking") as meter:
         found = check_registry(session, share=share, resume=resume, meter=meter)
     answer(found, show_health, as_json=as_json)
     if not found.ok:

@@ -10,7 +10,7 @@ import typer
 
 from stillhouse import publish as act
 from stillhouse.cli.arguments import Json, session_of
-from stillhouse.cli.screen import answer
+from stillhouse.cli.screen import answer, here
 from stillhouse.cli.views.progress import bar
 from stillhouse.schemas.errors import InputError
 
@@ -38,7 +38,7 @@ def publish(
     """Publish PATH; print its digest. A folder becomes a tree."""
     session = session_of(context)
     wanted, facts = act.parse_kind(kind), _pairs(meta or ())
-    with bar("reading") as meter:
+    with bar(here(), "reading") as meter:
         done = act.publish(
             session, path, wanted, name=name, meta=facts, tag=tag, rehash=rehash, meter=meter
         )

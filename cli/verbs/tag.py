@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stillhouse import tags
 from stillhouse.cli.arguments import Json, MaybeRef, session_of
 from stillhouse.cli.screen import answer
-from stillhouse.tags import Tags, list_tags, move_tag
 
 if TYPE_CHECKING:
     from stillhouse.cli.screen import Screen
@@ -25,14 +25,14 @@ def tag(
 
     Without REF: what NAME means; without both: every tag.
     """
-    from stillhouse.registry.state.references import resolve_reference
-
     session = session_of(context)
-    if name is not None and ref is not None:
-        move_tag(session, name, resolve_reference(session.state(), ref))
-    answer(list_tags(session, name), _show, as_json=as_json)
+    if name is None or ref is None:
+        found = tags.list_tags(session, name)
+    else:
+        found = tags.tag(session, name, ref)
+    answer(found, _show, as_json=as_json)
 
 
-def _show(screen: Screen, found: Tags) -> None:
+def _show(screen: Screen, found: tags.Tags) -> None:
     rows = ((tag.name, screen.short(tag.digest), tag.kind) for tag in found.tags)
     screen.table(("tag", "digest", "kind"), rows)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from stillhouse import verify as verifying
 from stillhouse.cli.arguments import Json, session_of
 from stillhouse.cli.screen import answer, here
 from stillhouse.cli.views.release import note_expired, show_check
-from stillhouse.phases.deployment.verify import FolderCheck, verify_folder
-from stillhouse.schemas import moment
-from stillhouse.session import clock
-from stillhouse.store.disk.durable import present
-from stillhouse.verify import ArtifactCheck, verify_artifact
 
 
 def verify(
@@ -29,12 +25,7 @@ def verify(
 
     A folder needs no registry; every missing, added or changed file is named.
     """
-    path = Path(target)
-    found: FolderCheck | ArtifactCheck = (
-        verify_folder(path, moment.spell(clock()))
-        if present(path) and path.is_dir()
-        else verify_artifact(session_of(context), target)
-    )
+    found = verifying.verify(target, partial(session_of, context))
     answer(found, show_check, as_json=as_json)
     note_expired(here(), found.expired_waivers)
     if not found.ok:

@@ -6,7 +6,6 @@ than most work does.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from stillhouse.cli.screen import Screen
+
 _PATIENCE = 0.5
 """Seconds before it appears."""
 
@@ -22,10 +23,9 @@ _PATIENCE = 0.5
 class Bar:
     """One piece of work; `of` is how many bytes it is about, once that is known."""
 
-    def __init__(self, what: str, *, shown: bool) -> None:
+    def __init__(self, screen: Screen, what: str) -> None:
         self.of: int | None = None
-        self._what = what
-        self._shown = shown
+        self._screen, self._what = screen, what
         self._done = 0
         self._begun = time.monotonic()
         self._drawn: tuple[Progress, TaskID] | None = None
@@ -37,8 +37,9 @@ class Bar:
     def move(self, done: int) -> None:
         """So many bytes are done in all."""
         self._done = done
-        if self._drawn is None and self._shown and time.monotonic() - self._begun > _PATIENCE:
-            self._drawn = _drawn(self._what)
+        late = time.monotonic() - self._begun > _PATIENCE
+        if self._drawn is None and self._screen.notes_tty and late:
+            self._drawn = _drawn(self._screen, self._what)
         if self._drawn is not None:
             progress, task = self._drawn
             progress.update(task, completed=done, total=self.of)
@@ -50,16 +51,16 @@ class Bar:
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Bar]:
+def bar(screen: Screen, what: str) -> Iterator[Bar]:
     """A bar for as long as the work goes on; `what` is said before it: "reading"."""
-    drawn = Bar(what, shown=sys.stderr.isatty())
+    drawn = Bar(screen, what)
     try:
         yield drawn
     finally:
         drawn.remove()
 
 
-def _drawn(what: str) -> tuple[Progress, TaskID]:
+def _drawn(screen: Screen, what: str) -> tuple[Progress, TaskID]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -72,7 +73,7 @@ def _drawn(what: str) -> tuple[Progress, TaskID]:
 
     columns = (TextColumn(what), BarColumn(), DownloadColumn(binary_units=True))
     speed = (TransferSpeedColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, *speed, console=Console(stderr=True), transient=True)
+    progress = Progress(*columns, *speed, console=Console(file=screen.err), transient=True)
     task = progress.add_task(what, total=None)
     progress.start()
     return progress, task

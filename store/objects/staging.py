@@ -36,7 +36,7 @@ from stillhouse.store.disk.streaming import Tell, pieces, pour, write_all
 from stillhouse.store.objects import quarantine
 from stillhouse.store.objects.leases import absent
 from stillhouse.store.objects.paths import OBJECT_MODE, TEMPORARY, corrupt, object_path, vanished
-from stillhouse.store.objects.sources import open_source, refuse_changed, refuse_special
+from stillhouse.store.objects.sources import refuse_changed, refuse_special
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -93,19 +93,6 @@ class Batch:
                 self._settle(found, path, descriptor)
         return _stored(found)
 
-    def add_file(self, source: Path | str, *, sha256: bool = False, met: bool = False) -> Stored:
-        """Stage the content of the regular file `source`.
-
-        `met`: this path had this size before, so the store may well have its content. Raises
-        InputError when it cannot be read, is not a regular file, or changes meanwhile; StorageError
-        when the disk refuses the copy; IntegrityError as `commit` does.
-        """
-        reader = open_source(source)
-        try:
-            return self.add_open(source, reader, os.fstat(reader), sha256=sha256, met=met)
-        finally:
-            os.close(reader)
-
     def add_open(
         self,
         source: Path | str,
@@ -115,7 +102,12 @@ class Batch:
         sha256: bool = False,
         met: bool = False,
     ) -> Stored:
-        """Do as `add_file` does for a source that is open: its descriptor and its status."""
+        """Stage the content of a regular file that is open: its descriptor and its status.
+
+        `met`: this path had this size before, so the store may well have its content. Raises
+        InputError when it cannot be read, is not a regular file, or changes meanwhile; StorageError
+        when the disk refuses the copy; IntegrityError as `commit` does.
+        """
         if not stat.S_ISREG(before.st_mode):
             refuse_special(source, before.st_mode)
         if before.st_size < CHUNK:

@@ -25,7 +25,7 @@ from stillhouse.session import Session
 from .recorded import Recorder
 
 WIDTH = 96
-SCREEN = Screen(out=StringIO(), err=StringIO(), tty=True, notes_tty=True, width=WIDTH)
+SCREEN = Screen(out=StringIO(), err=StringIO(), tty=True, notes_tty=True)
 KEY = "ab" * 32
 OTHER = {"export": {"prefill": [32], "primary": 32, "decode_capacity": 32}}
 

@@ -77,8 +77,9 @@ def test_publish_tells_what_was_published(home: Home, policy: Path) -> None:
 
 _SLOW_WORK = """
 import time
+from stillhouse.cli.screen import here
 from stillhouse.cli.views.progress import bar
-with bar("reading") as drawn:
+with bar(here(), "reading") as drawn:
     drawn.of = 100
     drawn.add(25)
     time.sleep(0.6)

@@ -19,6 +19,7 @@ from blake3 import blake3
 from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.store.disk.hashing import CHUNK
 from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.sources import open_source
 from stillhouse.store.trees.trees import put_tree, read_tree
 
 
@@ -106,7 +107,7 @@ class StoreContract:
     def test_a_batch_that_fails_leaves_nothing(self, store: BlobStore, probe: Probe) -> None:
         with pytest.raises(InputError), store.batch() as batch:  # noqa: PT012  # first one that works
             batch.add_bytes(b"abc")
-            batch.add_file(Path("/absent"))
+            open_source(Path("/absent"))
         assert probe.objects() == {}
         assert list(probe.unfinished()) == []
 

@@ -19,6 +19,8 @@ from stillhouse.store.disk.hashing import CHUNK, Hasher
 from stillhouse.store.disk.streaming import PIECE
 from stillhouse.store.objects import sources, staging
 from stillhouse.store.objects.local import BlobStore
+from stillhouse.store.objects.sources import open_source
+from stillhouse.store.objects.staging import Batch, Stored
 
 ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
 
@@ -248,6 +250,14 @@ def test_what_is_acknowledged_had_its_folders_fsynced_after_it_was_shown(
         assert sorted(fsynced) == [(".", True), ("64", True)]
 
 
+def _added(batch: Batch, source: Path, *, sha256: bool = False, met: bool = False) -> Stored:
+    reader = open_source(source)
+    try:
+        return batch.add_open(source, reader, os.fstat(reader), sha256=sha256, met=met)
+    finally:
+        os.close(reader)
+
+
 def test_a_large_file_that_was_met_before_is_not_written_again(
     store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,7 +266,7 @@ def test_a_large_file_that_was_met_before_is_not_written_again(
     first = store.put_file(source, sha256=True)
     monkeypatch.setattr(staging, "pour", pytest.fail)
     with store.batch() as batch:
-        assert batch.add_file(source, sha256=True, met=True) == first
+        assert _added(batch, source, sha256=True, met=True) == first
         batch.commit()
 
 
@@ -267,7 +277,7 @@ def test_a_large_file_that_is_there_already_leaves_no_second_copy(
     source.write_bytes(os.urandom(CHUNK + 1))
     inode = store.path(store.put_file(source).digest).stat().st_ino
     with store.batch() as batch:
-        stored = batch.add_file(source)
+        stored = _added(batch, source)
         assert [list(folder.iterdir()) for folder in temporaries(store)] == [[]]
         batch.commit()
     assert store.path(stored.digest).stat().st_ino == inode
@@ -297,8 +307,8 @@ def test_two_files_of_one_content_are_written_once(store: BlobStore, tmp_path: P
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(b"abc")
     with store.batch() as batch:
-        batch.add_file(tmp_path / "one")
-        batch.add_file(tmp_path / "two")
+        _added(batch, tmp_path / "one")
+        _added(batch, tmp_path / "two")
         assert len(list((store.root / "tmp").glob("*/*"))) == 1
         batch.commit()
     assert list(store.digests()) == [ABC]
