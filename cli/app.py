@@ -57,7 +57,7 @@ _REGISTRY = "--registry"
 def run(arguments: Sequence[str]) -> int:
     """Parse and execute one command line; returns the exit code.
 
-    Raises whatever StillError the command meets; usage errors are told here and give 2.
+    Raises every StillError that the command meets; usage errors are printed here and give 2.
     """
     _require_utf8(arguments)
     given = _registry_first(arguments)

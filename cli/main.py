@@ -1,9 +1,11 @@
 """The `still` command's entry point: what comes in, what goes out, and with which exit code.
 
-Rules: `--version` is answered before anything is imported; stdout carries only what was asked for;
-errors go to stderr as two sentences, or with `--json` as one JSON object; a reader that goes away
-(`still log | head`) is no error message. Exit codes: 0 done, 1 a gate or a run failed (or bytes are
-not what was recorded), 2 bad usage or input, 130 interrupted.
+Rules: `--version` is answered before anything is imported. Stdout carries only what was asked for.
+Errors go to stderr as two sentences, or with `--json` as one JSON object. A reader that goes away
+(`still log | head`) causes no error message.
+
+Exit codes: 0 done, 1 a gate or a run failed (or bytes are not what was recorded), 2 bad usage or
+input, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Artifacts: typed roots (kind + digest + small facts).
 
-Rules: a kind is a plain word; reports, contracts, exports, packages made from them and releases
-come from recorded runs; what a person publishes carries origin `imported`.
+Rules: a kind is a plain word. Reports, contracts, exports, packages made from them and releases
+come from recorded runs. What a person publishes carries origin `imported`.
 """
 
 from __future__ import annotations

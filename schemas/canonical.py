@@ -1,7 +1,7 @@
 """The only object-to-bytes encoder: RFC 8785 (JSON Canonicalization Scheme).
 
-RFC 8785 refuses NaN, infinities and integers beyond 2**53, so a non-finite metric is recorded as
-`null` plus a `nonfinite` name (see schemas/report.py) and big integers travel as strings.
+RFC 8785 refuses NaN, infinities and integers beyond 2**53. So a non-finite metric is recorded as
+`null` plus a `nonfinite` name (see schemas/report.py), and big integers travel as strings.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Digests: how every blob, tree, artifact and run key is named.
 
 A digest is the BLAKE3 hash (32 bytes, 64 lower-case hex characters) of a byte string. Byte strings
-that we make up ourselves (trees, run keys) begin with a tag and version line, so no two kinds of
-thing can share a pre-image:
+that we make up ourselves (trees, run keys) begin with a tag and version line. So no two kinds of
+thing can share a pre-image. The pre-images:
 
     blob       the content itself
     tree       b"stillhouse tree v1\n" + one line per entry          (store/trees/trees.py)

@@ -1,6 +1,6 @@
 """The one error tree. Every error says what happened and what to do next.
 
-    StillError                      anything the user is told about
+    StillError                      anything that the user hears of
      ├─ InputError                  bad usage or input                           exit 2
      │   ├─ ReferenceError_         a REF names nothing, or more than one thing
      │   ├─ RecipeError             a recipe or policy cannot be read or resolved

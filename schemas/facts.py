@@ -2,8 +2,8 @@
 
 Rules: the code that records makes one of these values and dumps it; the code that reads parses it
 with `facts_of`. FORMS holds the kinds whose facts are read by decisions, gates, SQL, the manifest
-or another phase. All other facts are for people, and free: those of other kinds, and of whatever a
-person published, except recipes and policies.
+or another phase. All other facts are for people, and free. These are the facts of other kinds, and
+of all that a person published, except recipes and policies.
 
 A form belongs to the version of `artifact.published`. Every change of one, also an optional fact
 more, raises ArtifactPublished.VERSION. tests/golden/facts.json holds the forms of every version.

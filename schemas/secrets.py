@@ -1,8 +1,8 @@
 """What must never be recorded or logged: values of secret variables, URLs that carry a password.
 
-A secret is named, never told: `config.toml` lists the environment variables that hold one, and a
-text that contains such a value, or a URL with userinfo (`https://user:password@host`), is refused
-by the ledger and scrubbed from logs. Pure; the environment is an argument.
+A secret is named, never shown. `config.toml` lists the environment variables that hold one. The
+ledger refuses a text that contains such a value, or a URL with userinfo
+(`https://user:password@host`). Logs are scrubbed of both. Pure; the environment is an argument.
 """
 
 from __future__ import annotations

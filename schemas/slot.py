@@ -27,7 +27,7 @@ class SlotId:
 
     @classmethod
     def parse(cls, text: str) -> SlotId:
-        """The parts of an id; `str` of them gives back `text`, whatever it is."""
+        """The parts of an id; `str` of them gives back `text`, also a malformed one."""
         phase, slash, shape = text.partition("/")
         return cls(phase=phase, shape=shape if slash else None)
 

@@ -1,8 +1,8 @@
 """From a recorded event to today's payload: every version ever written stays readable.
 
-`UPCASTERS[type, version]` turns the data of that version into the data of the next one; versions
-from `READS_FROM` on need none. Rules: an entry is never changed or removed once released; a type
-that this program does not know is kept and passed on (None); a *newer version* of a known type is
+`UPCASTERS[type, version]` turns the data of that version into the data of the next one. Versions
+from `READS_FROM` on need none. Rules: an entry is never changed or removed once released. A type
+that this program does not know is kept and passed on (None). A *newer version* of a known type is
 refused, because to guess would be to lie.
 """
 

@@ -1,7 +1,8 @@
 """Auditing: whether the ledger is what it was, and all that was made from it agrees.
 
-Works on a damaged ledger, changes nothing, and asks every witness there is: the projection and its
-tables, the note beside it, the index, the manifests of releases, and heads that somebody kept.
+An audit works on a damaged ledger, changes nothing, and asks every witness there is. The witnesses
+are the projection and its tables, the note beside it, the index, the manifests of releases, and
+heads that somebody kept.
 """
 
 from __future__ import annotations

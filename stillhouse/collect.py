@@ -1,14 +1,14 @@
 """Collecting garbage: bytes that nothing keeps are condemned, and after a grace they are swept.
 
 One call does all that is decided (registry/keeping/collection.py) from one look at the store
-(stillhouse/stock.py). What runs left that ended without success goes too, once it is older than the
-grace and no plan would take it up again (phases/reactor/folders.py), and so do unfinished copies of
-the dead.
+(stillhouse/stock.py). What a run left that ended without success goes too
+(phases/reactor/folders.py). It goes once it is older than the grace and no plan would take the run
+up again. Unfinished copies of dead processes go as well.
 
-What is decided is recorded in one batch *before* a single object moves, and only if nothing that
-was recorded since the look may change it; else it is decided anew, over the same look. So whatever
-may be gone is known as gone or condemned, and a kill at any point leaves only work for the next
-call: objects still to be moved or removed, of which nobody is told that they are there.
+The decision is recorded in one batch *before* a single object moves. It is recorded only if no
+event since the look may change it; else it is made again, over the same look. So everything that
+may be gone is known as gone or condemned. A kill at any point leaves only work for the next call:
+objects still to be moved or removed. No answer lists these as present.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The limits of one registry: `config.toml`, which `still init` writes with its defaults explained.
 
 Its presence is what makes a folder a registry, so it is written last. Rules: an unknown key, phase
-or unit is refused and the known ones are named; it names the environment variables that hold keys,
-and a key itself is refused without being repeated.
+or unit is refused, and the known ones are named. The file names the environment variables that hold
+keys. A key itself is refused without being repeated.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ workers = 1
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)")
 _MOST_BYTES = 2**63 - 1
-"""What the operating system can be told (`setrlimit`)."""
+"""The largest limit that the operating system takes (`setrlimit`)."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]{1,6}) ?([a-z])")

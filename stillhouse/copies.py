@@ -1,7 +1,7 @@
 """Copies that a person gives of an artifact: a file, a folder, or another registry.
 
-Rules: what is given is hashed before anything here is touched; other bytes than the recorded ones
-are refused, with both digests; links and special files are never followed.
+Rules: what is given is hashed before anything here is touched. Other bytes than the recorded ones
+are refused, with both digests. Links and special files are never followed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Recipes and policies as files: one bounded way to read them, one way to tell what is wrong.
+"""Recipes and policies as files: one bounded way to read them, one way to report their faults.
 
-Rules: only a regular file is opened, never a link (what lies in the inbox must not lead the daemon
-out of it) nor a fifo (nobody may ever write to it); a mebibyte is more than any of them needs;
-whatever the text is, the answer is an error that names the file.
+Rules: only a regular file is opened. A link is not: what lies in the inbox must not lead the daemon
+out of it. A fifo is not: nobody may ever write to it. A mebibyte is more than any of them needs.
+Every fault of the text is an error that names the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LARGEST = 1 << 20
 """Bytes."""
 _TOLD = 20
-"""Faults of one document that are told."""
+"""Faults of one document that are named."""
 _UNKNOWN = "extra_forbidden"
 
 # O_NONBLOCK: what became a fifo since we looked must not hang us.

@@ -1,4 +1,4 @@
-"""What is told while plans advance, and to whom."""
+"""The notices that come while plans advance, and the watcher that takes them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Refusal:
 
 
 class Watcher:
-    """Is told what happens while plans advance; this one keeps it to itself."""
+    """Takes what happens while plans advance; this one keeps it to itself."""
 
     def hear(self, notice: Notice) -> None:
         """Take a new event, or progress of a live run."""

@@ -1,4 +1,4 @@
-"""How far long work over many bytes is, for whoever watches it."""
+"""How far long work over many bytes is, for those that watch it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Meter(Protocol):
-    """Told of bytes as they are done."""
+    """Takes count of bytes as they are done."""
 
     of: int | None
     """How many bytes the work is about, once that is known."""

@@ -110,7 +110,7 @@ def take_in(
     """Check, store and record one file or folder (a folder is a tree). `renew`: see `record`.
 
     `rehash`: read every file, also those that are known not to have changed. `while_reading`: what
-    is entered while it is read, and left before anything is folded or recorded. `meter` is told how
+    is entered while it is read, and left before anything is folded or recorded. `meter` takes how
     far reading is.
 
     Raises InputError or UntrustedFileError when it is not what its kind asks for; nothing is

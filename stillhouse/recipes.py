@@ -5,8 +5,8 @@
  3. publish the files that it names;
  4. record the resolved recipe, in which every reference is a complete digest.
 
-A recipe from the inbox may name digests, tags and `kind@latest`, and nothing else: whoever can drop
-a file must not be able to make the daemon read other files.
+A recipe from the inbox may name digests, tags and `kind@latest`, and nothing else. A person who can
+drop a file must not be able to make the daemon read other files.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def _named(state: State, reference: str | None, note: Callable[[str], None]) -> 
 
 
 def _latest(state: State, note: Callable[[str], None]) -> Digest:
-    """The release that was cut last; who asked for another plan since is told."""
+    """The release that was cut last; a note follows when another plan was asked for since."""
     cut = list(state.releases.values())[-1]
     latest = latest_plan(state)
     if not any(plan == latest for _, plan in state.releases):

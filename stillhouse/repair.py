@@ -1,8 +1,8 @@
 """Repairing: good bytes in the place of missing or damaged ones, proved by their digests.
 
 They come from a copy that is given (stillhouse/copies.py), else by repeating the runs that made
-them (stillhouse/rewind.py). Rules: other bytes than the recorded ones change nothing; a damaged
-object is removed only when the good one is durable (store/objects/damaged.py); at the end every
+them (stillhouse/rewind.py). Rules: other bytes than the recorded ones change nothing. A damaged
+object is removed only when the good one is durable (store/objects/damaged.py). At the end every
 object is read again.
 """
 

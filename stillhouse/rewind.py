@@ -1,8 +1,8 @@
 """Rewinding: an artifact whose bytes were given up is made again, and proved to be the same.
 
-The recorded runs that lead to it are repeated, upstream first, each exactly as it was recorded, and
-what each makes is compared with what the ledger says. Equal products are recorded as restored;
-another one is recorded as `run.differed`, and its step is named: it is not deterministic here.
+The recorded runs that lead to it are repeated, upstream first, each exactly as it was recorded. The
+products of each are compared with what the ledger says. Equal products are recorded as restored.
+Another one is recorded as `run.differed`, and its step is named: it is not deterministic here.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Rewind:
 
 
 class Watcher:
-    """Told as runs are repeated; this one pays no attention."""
+    """Follows runs as they are repeated; this one pays no attention."""
 
     def changed(self, tools: Sequence[ToolChange]) -> None:
         """Before anything starts: these tools are not what the runs were recorded with."""

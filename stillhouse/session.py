@@ -165,7 +165,7 @@ def open_registry(home: Home) -> Session:
 
 
 def open_unchecked(home: Home) -> Session:
-    """Open a registry that exists, whatever happened to its ledger. Raises InputError."""
+    """Open a registry that exists, also with a damaged ledger. Raises InputError."""
     return Session(home.require())
 
 

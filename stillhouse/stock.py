@@ -2,8 +2,8 @@
 
 Owns the look of garbage collection, eviction and `du`. The order is the protocol of docs/store.md,
 "Condemning": first the leases, then what finished workers left for the reactor, then the ledger. So
-whoever may rely on an object either still holds a lease that we saw, or has left a word that we
-read.
+a process that may rely on an object either still holds a lease that we saw, or has left a word that
+we read.
 """
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
 """The daemon: publishes what is dropped into the inbox, and advances every plan.
 
-What is taken stays where it is; the same content is never published twice. A dropped recipe becomes
+What is taken stays where it is. The same content is never published twice. A dropped recipe becomes
 a plan. A dropped checkpoint takes the place of training in the default recipe (`--recipe`, else the
-built-in one), so a verified package follows without a command.
+built-in one). So a verified package follows without a command.
 
-Of several daemons on one registry the holder of `reactor.lock` works; the others stand by.
+Of several daemons on one registry, the holder of `reactor.lock` works; the others stand by.
 
-Rules: between two turns there is nothing but one wait; a turn takes a few items at most, so that
-a full inbox does not keep ended workers waiting. SIGTERM is obeyed between two steps of the reactor
-(only the reading of a dropped item is given up at once, and never what records or folds events): by
-default the workers go on and the next daemon takes them up; when draining, they end first. A second
-signal, and Ctrl-C, end the workers that this daemon started; those that it took up go on. What
-cannot be taken because a disk is full or something is held is tried again; what is at fault itself,
-when it changes.
+Rules: between two turns the daemon waits once, and does nothing else. A turn takes a few items at
+most, so that a full inbox does not keep ended workers waiting.
+
+SIGTERM takes effect between two steps of the reactor. It interrupts only the reading of a dropped
+item, never the recording or folding of events. By default the workers go on, and the next daemon
+takes them up; when draining, they end first. A second signal, and Ctrl-C, end the workers that this
+daemon started. The workers that it took up go on.
+
+An item that cannot be taken because a disk is full or something is held is tried again. An item
+that is itself at fault is tried again when it changes.
 """
 
 from __future__ import annotations
@@ -54,8 +57,10 @@ _STANDBY_SECONDS = 0.5
 
 _PROBED_SECONDS = 0.2
 _PROBED_AGAIN_SECONDS = 0.02
-"""So long, and between two tries, is the lock asked for by who would not stand by: whoever only
-looks whether somebody has it holds it for a moment."""
+"""How long a daemon that does not stand by tries the lock, and the time between two tries.
+
+A process that only looks whether somebody has the lock holds it for a moment.
+"""
 
 _TAKEN_AT_ONCE = 8
 _BUILT_IN_POLICY = Path(__file__).with_name("built_in_policy.toml")
@@ -73,10 +78,10 @@ def watch(
 ) -> bool:
     """Run the daemon until it is stopped; with `once`, until inbox and plans are quiet.
 
-    drain: when it is told to stop, let live runs end first; with `once`, do so from the beginning.
+    drain: at SIGTERM, let live runs end first; with `once`, do so from the beginning.
     poll: seconds between two looks at the inbox, where the system gives no notice of changes.
     Returns whether every plan that was asked for is done and nothing was refused; True, too, when
-    it was told to stop.
+    SIGTERM stopped it.
 
     Raises InputError: `watch.no_inbox`; with `once`, `watch.busy`.
     """
@@ -105,11 +110,11 @@ def watch(
 
 
 class _Asked(BaseException):
-    """Told to stop, in the middle of something that may be given up at any moment."""
+    """SIGTERM came in the middle of something that may be given up at any moment."""
 
 
 class _Stop:
-    """Whether the daemon was told to stop (SIGTERM)."""
+    """Whether the daemon has to stop (SIGTERM)."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -128,7 +133,7 @@ class _Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raises _Asked, from anywhere inside, when told to stop; at once, when told before."""
+        """Raises _Asked, from anywhere inside, when SIGTERM comes; at once, when it came before."""
         self._at_once = True
         try:
             if self.asked:
@@ -197,7 +202,7 @@ class _Daemon:
         return "Another process" if pid is None else f"Process {pid}"
 
     def _advance(self, *, once: bool, drain: bool) -> bool:
-        """Work until all is quiet, or until told to stop."""
+        """Work until all is quiet, or until SIGTERM."""
         quiet = not (drain and once) and self._work(once=once)
         if drain:
             self._note_running("Starting nothing more; runs that are still to end")
@@ -213,7 +218,7 @@ class _Daemon:
             self._watcher.note(f"{what}: {live}.")
 
     def _work(self, *, once: bool) -> bool:
-        """Turn until told to stop; with `once`, until all is quiet. Returns whether it is."""
+        """Turn until SIGTERM; with `once`, until all is quiet. Returns whether it is."""
         while not self._stop.asked:
             taken = self._take_some()
             if self._reactor.tick() or taken:
@@ -234,7 +239,7 @@ class _Daemon:
             self._wait(self._reactor.pause())
 
     def _wait(self, seconds: float | None) -> None:
-        """Until something happens, at most so long, with everything told that is known."""
+        """Wait until something happens, for `seconds` at most; first show all that is known."""
         self._reactor.report_progress()
         self._watcher.draw()
         self._wakeups.wait(seconds)

@@ -1,10 +1,10 @@
 """The inbox: what lies in `inbox/<kind>/`, and since when it has been still.
 
-An item is a file, or a folder with at least one file in it. It is handed out when it did not change
-for two seconds, and again only after it changed, or was put off by whoever took it. What is still
-being made by an editor or a download is no item; a link is one, and whoever takes it refuses it.
-What lies in no folder of a kind is one item for each folder, however it changes. Nothing here is
-opened.
+An item is a file, or a folder with at least one file in it. The inbox hands out an item when it did
+not change for two seconds. It hands the same item out again only after a change, or after the taker
+put it off. A file that an editor or a download is still making is no item. A link is one, and the
+taker refuses it. Each entry beside the folders of kinds is one item, however it changes. Nothing
+here is opened.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _item(kind: Kind, path: Path) -> Item | None:
 
 
 def _faulty(kind: Kind, path: Path, error: OSError) -> Item:
-    """What cannot be looked at comes to rest too: whoever takes it tells why."""
+    """What cannot be looked at comes to rest too: the taker says why."""
     told = error.strerror or "unknown error"
     return Item(kind=kind, path=path, signature=((told, 0, 0, 0, 0),), fault=error)
 

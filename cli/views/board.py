@@ -1,8 +1,8 @@
 """The board: how all plans stand, as a few lines at the bottom of a terminal.
 
-Pure: it is told notices and given views and a height, and makes text. Rules: never more lines than
-fit; what moves comes first, then what is in trouble, then what waits, with its first reason; plans
-that are done are only counted once room is short. Names come from users: they are cleaned.
+Pure: it takes notices, views and a height, and makes text. Rules: it never has more lines than fit.
+What moves comes first, then what is in trouble, then what waits, with its first reason. Plans that
+are done are only counted once room is short. Names come from users: they are cleaned.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _Row = tuple[str, ...]
 
 
 def show_collection(screen: Screen, found: GarbageCollection) -> None:
-    """A row for whatever something happens to, or for everything, and totals."""
+    """A row for each thing that something happens to, or for everything, and totals."""
     rows = [
         *(_artifact_row(screen, each.fate, each) for each in found.artifacts),
         *_orphan_rows(screen, found, "sweep", found.orphans.swept),

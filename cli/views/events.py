@@ -1,4 +1,4 @@
-"""Events in words: one line for each fact, for `still log` and for whoever watches a run."""
+"""Events in words: one line for each fact, for `still log` and for the watcher of a run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What a person or a script sees while plans advance.
 
 Three watchers: JSON lines, plain lines for a pipe, and a live board at a terminal. Rules: events
-that were recorded before the command began are not told again; nothing is kept of a run that has
-ended; between two notices nothing is drawn unless somebody asks.
+that were recorded before the command began are not shown. Nothing is kept of a run that has ended.
+Between two notices nothing is drawn unless somebody asks.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _OnScreen(Watcher):
         self._screen.error(refusal.error)
 
     def _is_news(self, event: Event) -> bool:
-        """Whether it is new, and nothing of what runs publish: that is told by their outcome."""
+        """Whether it is new, and nothing of what runs publish: their outcome says that."""
         made = event.type == "artifact.published" and event.data["origin"] == "run"
         return event.seq > self._after and not made
 
@@ -96,7 +96,7 @@ class Plain(_OnScreen):
         """Live run -> label and time of the last line."""
 
     def hear(self, notice: Notice) -> None:
-        """Tell it if it is news, unless this run's progress was told a moment ago."""
+        """Show it if it is news, unless this run's progress was shown a moment ago."""
         if isinstance(notice, Event):
             if notice.type in ENDS:
                 self._told.pop(notice.data["run"], None)
@@ -142,7 +142,7 @@ class Drawn(_OnScreen):
         self._reactor = reactor
 
     def draw(self) -> None:
-        """Draw the board anew if anything changed."""
+        """Draw the board again if anything changed."""
         if self._reactor is None or not self._changed:
             return
         from rich.console import Group

@@ -1,11 +1,14 @@
 """The folders below `runs/`: how large each is, and which may go.
 
-A run's folder goes when its success is recorded. What other runs leave stays for whoever takes them
-up again: their scratch saves work, and is nothing that anything recorded rests on. So it may go
-once the run ended longer ago than the grace and no plan that is asked for would take it up. Rules:
-a folder whose lock somebody holds is never touched, nor one whose run goes on or has an end that is
-not recorded; it is looked at again under its lock, without which no run starts in it; and it gets
-another name before anything in it is removed, so that nobody ever goes on from half of it.
+A run's folder goes when its success is recorded. The folders of other runs stay, since their
+scratch saves work when the runs are taken up again. Nothing that is recorded rests on that scratch.
+So such a folder may go under two conditions. The run ended longer ago than the grace, and no plan
+that is asked for would take it up.
+
+Rules: a folder is never touched while its lock is held, while its run goes on, or before the end of
+its run is recorded. All this is looked at again under the lock, without which no run starts in the
+folder. The folder gets another name before anything in it is removed, so that no run ever goes on
+from half of it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns the watch over them. A run ends early for three reasons: it was cancelled, it took longer than
 its phase may, or it holds more memory. Looking at workers costs reads of files, so it happens only
-now and then; that a run was cancelled or is over time is known at once.
+now and then. That a run was cancelled or is over time is known at once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Oversight:
     ) -> None:
         self._launcher, self._clock, self._listener = launcher, clock, listener
         self._ending: set[tuple[Digest, int]] = set()
-        """Attempts whose worker was told to end."""
+        """Attempts whose worker was signalled to end."""
         self._began: dict[tuple[Digest, int], float] = {}
         """Attempt -> when it started, by time.monotonic()."""
         self._looked = 0.0
@@ -101,7 +101,7 @@ class Oversight:
         why = self._too_long(run, limits)
         if closely and why is None:
             why = self._launcher.ending(*attempt) or self._too_large(run, limits)
-        # One that was told to end is told again now and then, until the grace is over.
+        # A worker that has to end is signalled again now and then, until the grace is over.
         if why and (closely or attempt not in self._ending):
             self._ending.add(attempt)
             self._launcher.end(*attempt, why)

@@ -172,7 +172,7 @@ class Reactor:
             if self._at_rest(plan):
                 return self.view(plan)
             self.report_progress()
-            # Without the lock: whoever stands by may take over, and we follow.
+            # Without the lock: a process that stands by may take over, and we follow.
             self._wait(min(self.pause() or LOOK_SECONDS, LOOK_SECONDS))
 
     def _at_rest(self, plan: Digest) -> bool:
@@ -218,7 +218,7 @@ class Reactor:
         self._launcher.stop_all()
 
     def hand_over(self) -> None:
-        """Leave live workers to whoever advances this registry next."""
+        """Leave live workers to the next process that advances this registry."""
         self._launcher.hand_over()
 
     def _todo(self) -> Agenda:

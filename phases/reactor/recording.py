@@ -1,6 +1,6 @@
-"""How runs are told to the ledger: the payloads of a start, of an outcome, of an end without one.
+"""The payloads that record a run: its start, its outcome, and an end without an outcome.
 
-Pure but for reading what a worker left; the reactor appends what is made here.
+Pure, but for reading what a worker left. The reactor appends what is made here.
 """
 
 from __future__ import annotations

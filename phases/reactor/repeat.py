@@ -1,9 +1,11 @@
 """Repeating: a recorded run is executed again, exactly as recorded, to make its products again.
 
-It has the same inputs and parameters, the same worker, and a folder of its own below `runs/`, whose
-name is a digest of the run key: so the reactor never takes it for the run, and nothing of it is
-ever recorded as one. Whoever asks again follows the worker that is at work, takes what a finished
-one left, or goes on where a killed one stopped.
+A repeat has the same inputs and parameters, and the same worker. It has a folder of its own below
+`runs/`, whose name is a digest of the run key. So the reactor never takes the repeat for the run,
+and nothing of it is ever recorded as one.
+
+A second request for the repeat follows the worker that is at work. Without one, it takes what a
+finished worker left, or goes on where a killed one stopped.
 """
 
 from __future__ import annotations

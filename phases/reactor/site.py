@@ -1,8 +1,8 @@
 """Where runs execute: the environment of this process, probed again when packages change.
 
-A daemon lives for weeks, and packages are upgraded under it. Its workers would import the new ones,
-so before anything starts the folders that packages are installed into are looked at; when one of
-them changed, the environment is probed anew and runs are keyed by what is there now.
+A daemon lives for weeks, and packages are upgraded under it. Its workers would import the new ones.
+So before anything starts, the site looks at the folders that packages are installed into. When one
+of them changed, it probes the environment again, and runs are keyed by what is there now.
 """
 
 from __future__ import annotations

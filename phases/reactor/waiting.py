@@ -1,18 +1,19 @@
 """What an advancer waits for: one wait that ends as soon as there is something to do.
 
-It ends when the log grew, when something changed in the inbox, when a child process ended, at a
-signal, or when the time is over. Rules: nothing is done while waiting; a notice that comes between
-two waits ends the next one, so none is lost; a notice says that it is worth looking, never what
-there is to see. A notice that never comes costs ten minutes at most: no wait is longer.
+The wait ends when the log grew, the inbox changed, a child process ended, or a signal came. It also
+ends when the time is over. Rules: nothing is done while waiting. A notice that comes between two
+waits ends the next one, so none is lost. A notice says that it is worth looking, never what there
+is to see. A notice that never comes costs ten minutes at most: no wait is longer.
 
-The log is watched through the kernel (inotify on Linux, kqueue on macOS) and not through
-watchfiles: that wakes up every few milliseconds to look for notices, which at a delay of 20 ms
-costs 0.35 % of a core and at 5 ms 0.8 %. For the inbox, whose items settle for seconds anyway, its
-recursion is what is wanted, and a quarter of a second is early enough. Both are known by their
-paths: when another file or folder is put there (restored from a copy, removed and made again), it
-is the one that is listened to. Where neither is to be had
-(network file systems tell nobody of other machines' writes; inotify has limits), both are looked
-at now and then: `poll`.
+The kernel watches the log (inotify on Linux, kqueue on macOS); watchfiles does not. Watchfiles
+wakes up every few milliseconds to look for notices. At a delay of 20 ms that costs 0.35 % of a
+core, at 5 ms 0.8 %. Watchfiles does watch the inbox, whose items settle for seconds anyway. There
+its recursion is what is wanted, and a quarter of a second is early enough.
+
+Both are known by their paths. When another file or folder is put there (restored from a copy,
+removed and made again), the wait listens to that one. Where the kernel gives no notices, both are
+looked at now and then: `poll`. Network file systems report no writes of other machines, and inotify
+has limits.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Wakeups:
         self._entered.close()
 
     def wait(self, seconds: float | None) -> None:
-        """Until something happened, at most so long; None, or too long: `LONGEST_SECONDS`."""
+        """Wait until something happened; at most `seconds`, and at most `LONGEST_SECONDS`."""
         longest = LONGEST_SECONDS if seconds is None else min(seconds, LONGEST_SECONDS)
         end = time.monotonic() + longest
         while True:
@@ -133,7 +134,7 @@ class Wakeups:
     def _follow(
         self, stack: ExitStack, path: Path, *, content: bool, anew: Callable[[], None]
     ) -> None:
-        """Hear of one file or folder, whatever the path names; `anew`: when that is another one.
+        """Hear of the file or folder that the path names; `anew`: when that is another one.
 
         content: of changes in it, too. Raises what `anew` raises, and OSError.
         """
@@ -247,7 +248,7 @@ class _Notices(Protocol):
         ...
 
     def follow(self) -> bool:
-        """Be told of what the path names now; whether that is another one, or there again.
+        """Listen to what the path names now; whether that is another one, or there again.
 
         Raises OSError where notices are not to be had.
         """

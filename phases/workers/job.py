@@ -8,7 +8,7 @@ A run's folder `runs/<run key>/`, and who writes what:
     progress.json        how far it is                   the worker, a few times a second
     log.<attempt>        what it prints                  the worker; shortened by the reactor
     log.<attempt>.1      start and older part of it      the reactor (phases/workers/logs.py)
-    ending.json          why the worker was told to end  whoever told it; the first cause stays
+    ending.json          why the worker has to end       the process that ends it; first cause stays
     outcome.json         how it ended                    the worker, durably, last of all
     inputs/, work/       links, and the phase's scratch, which survives attempts
 
@@ -78,10 +78,10 @@ class Outcome(Value):
 
 
 class Ending(StrEnum):
-    """Why a live worker was told to end."""
+    """Why a live worker has to end."""
 
     STOPPED = "stopped"
-    """The program that started it was told to stop; the run is taken up again."""
+    """The program that started it has to stop; the run is taken up again."""
     CANCELLED = "cancelled"
     """Someone cancelled the run."""
     TIME = "time"
@@ -112,7 +112,7 @@ def read_outcome(folder: Path, attempt: int) -> Outcome | None:
 
 
 def read_ending(folder: Path, attempt: int) -> EndingFile | None:
-    """Why this attempt was told to end, if it was."""
+    """Why this attempt has to end, if its `ending.json` says so."""
     return _read(EndingFile, folder / "ending.json", attempt)
 
 

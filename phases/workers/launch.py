@@ -1,11 +1,12 @@
 """Workers from outside: starting one, ending one, and finding out how it ended.
 
-The lock of a run's folder says whether its worker lives. The reactor takes it *before* it records
-`run.started` and hands the open descriptor down, so there is no moment in which a run is recorded,
-not finished, and unlocked; a worker outlives the reactor that started it and is found again.
+The lock of a run's folder says whether its worker lives. The reactor takes the lock *before* it
+records `run.started`, and hands the open descriptor down. So there is no moment in which a run is
+recorded, not finished, and unlocked. A worker outlives the reactor that started it and is found
+again.
 
-A worker is given our environment without what looks like a secret, and what it leaves in words (its
-log, its failure) passes through here on its way to the ledger and the store, and is cleaned.
+A worker gets our environment without what looks like a secret. What it leaves in words (its log,
+its failure) passes through here on its way to the ledger and the store, and is cleaned.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ _STEADY = 5.0
 
 _GLANCES, _GLANCE = 25, 0.002
 """How often, and after how many seconds, a busy lock is tried again that no live worker holds:
-whoever looks who is alive holds it for microseconds."""
+a look at who is alive holds it for microseconds."""
 
 # HF_TOKEN_READ, SECRET_KEY_BASE, AWS_ACCESS_KEY_ID, PGPASSWORD, MYSQL_PWD, PRIVATEKEY, GITHUB_PAT;
 # not TOKENIZERS_PARALLELISM, KEYBOARD, MONKEY, ASKPASS, PATH or PWD.
@@ -258,7 +259,7 @@ class Launcher:
     # -- ending --------------------------------------------------------------------------------
 
     def end(self, key: Digest, attempt: int, why: Ending) -> None:
-        """Tell a live worker to end, whoever started it; asked again after the grace, kill it.
+        """Signal a live worker, of any starter, to end; asked again after the grace, kill it.
 
         The first cause is the one that stays. Does nothing when the worker is gone.
         """
@@ -271,7 +272,7 @@ class Launcher:
             processes.signal_group(process, signal.SIGKILL if late else signal.SIGTERM)
 
     def ending(self, key: Digest, attempt: int) -> Ending | None:
-        """Why this attempt's worker was told to end, if it was."""
+        """Why this attempt's worker has to end, if it has to."""
         found = self._ending(key, attempt)
         return found.why if found else None
 
@@ -290,7 +291,7 @@ class Launcher:
                 child.popen.wait()
 
     def hand_over(self) -> None:
-        """Forget the workers that this process started; whoever advances next finds them."""
+        """Forget the workers that this process started; the next advancer finds them."""
         self.cool()
         self._let_go += [child.popen for child in self._children.values()]
         self._children.clear()

@@ -1,9 +1,9 @@
 """The log of an attempt that goes on, read from its beginning while someone shortens it.
 
-When the log grew too long, its older part goes to `log.<attempt>.1` and the file begins anew
-(phases/workers/logs.py). Rules: what was read is counted from the very beginning, over both files,
-so nothing is told twice and what was left out is told as such; the file stays open, so its end can
-be read after it was removed. The bytes are as they were printed, with secrets in them.
+When the log grew too long, its older part goes to `log.<attempt>.1`, and the file starts again,
+empty (phases/workers/logs.py). Rules: what was read is counted from the very beginning, over both
+files. So no byte comes twice, and what was left out comes as a `Gap`. The file stays open, so its
+end can be read after it was removed. The bytes are as they were printed, with secrets in them.
 """
 
 from __future__ import annotations

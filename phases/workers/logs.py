@@ -1,11 +1,13 @@
 """Logs of runs: kept small while they are written, cleaned before they are stored.
 
 A worker appends to `log.<attempt>` and knows nothing of this. When that file is longer than the
-limit, its older part goes to `log.<attempt>.1` and it begins anew (a worker opened it to append, so
-it goes on at the new end). Of the older part the beginning and the newest bytes are kept: a quarter
-of the limit tells how a run began, the rest how it went on. An attempt so never holds more than
-twice the limit and what it prints between two looks. What is printed in the instant between
-reading and cutting is lost, and counted.
+limit, its older part goes to `log.<attempt>.1`, and the file starts again. The worker opened it to
+append, so it goes on at the new end.
+
+Of the older part, the beginning and the newest bytes are kept. A quarter of the limit shows how a
+run began, the rest how it went on. So an attempt never holds more than twice the limit and what it
+prints between two looks. What is printed in the instant between reading and cutting is lost, and
+counted.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from stillhouse.schemas.secrets import scrub
 from stillhouse.store.disk.durable import writing
 
 LIMIT = 16 * 2**20
-"""Bytes of one log, unless told otherwise."""
+"""Bytes of one log, by default."""
 
 _HEADER = 64
 """Bytes of the first line of `log.<attempt>.1`: how long the beginning is, what was left out."""

@@ -1,9 +1,11 @@
 """The worker: one process that executes one run and leaves its outcome on disk.
 
-`python -m stillhouse.phases.workers.main REGISTRY RUN_KEY LOCK`, or, to import everything first and
-then be given a run (phases/workers/warm.py), `python -m stillhouse.phases.workers.main --warm
-REGISTRY SOCKET`. The reactor took the lock of the run's folder and handed it down as a descriptor,
-so the lock lives exactly as long as this process. The worker never appends to the ledger.
+    python -m stillhouse.phases.workers.main REGISTRY RUN_KEY LOCK
+    python -m stillhouse.phases.workers.main --warm REGISTRY SOCKET
+
+The second form imports everything first and then waits for a run (phases/workers/warm.py). The
+reactor took the lock of the run's folder and handed it down as a descriptor. So the lock lives
+exactly as long as this process. The worker never appends to the ledger.
 
  0. note in `worker.json` which process this is;
  1. see that this program's version of the phase is the planned one;
@@ -12,9 +14,9 @@ so the lock lives exactly as long as this process. The worker never appends to t
  4. check that no input changed meanwhile;
  5. write `outcome.json` durably.
 
-From the first product that is put until then it holds a lease of the store. Not before, for while a
-run computes for days garbage would stay: what it reads is kept by `run.started`, which is in the
-ledger before the worker is there, and by `job.json` and the lock.
+The worker holds a lease of the store from the first product that it puts until step 5 is done. It
+takes none before: while a run computes for days, garbage would stay. What the run reads is kept by
+`run.started`, which is in the ledger before the worker is there, and by `job.json` and the lock.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ class StoreSink:
 
 
 class ProgressFile:
-    """Writes `progress.json` a few times a second for whoever watches."""
+    """Writes `progress.json` a few times a second for those who watch."""
 
     def __init__(self, path: Path, begun: float) -> None:
         """`begun`: time.monotonic() when the run started."""
@@ -105,7 +107,7 @@ class ProgressFile:
 def execute(home: Home, job: Job, recorded: ExitStack) -> Outcome:
     """Execute a job in its run's folder. Errors become a failed outcome.
 
-    `recorded` ends when the outcome is durable: so long garbage collection spares what was made.
+    `recorded` ends when the outcome is durable. Until then garbage collection spares what was made.
     """
     key = job.run
     folder = home.run(key)
@@ -119,7 +121,7 @@ def execute(home: Home, job: Job, recorded: ExitStack) -> Outcome:
         traceback.print_exc()
         outside = isinstance(error, StorageError | BusyError)
         failure = _failure(**error.as_dict(), transient=outside)
-    except Exception as error:  # noqa: BLE001  # whatever a phase raises ends this run, not the daemon
+    except Exception as error:  # noqa: BLE001  # an error of a phase ends this run, not the daemon
         traceback.print_exc()
         failure = _failure(
             code="phase.crashed",
@@ -184,7 +186,7 @@ def _work(
 
 
 def _check_version(job: Job) -> None:
-    """The code on disk may be newer than whoever asked, and what it makes has another key."""
+    """The code on disk may be newer than the asker's, and what it makes has another key."""
     installed = {spec.name: spec.version for spec in CATALOG}.get(job.phase)
     if installed is not None and installed != job.phase_version:
         raise PhaseError(
@@ -273,7 +275,7 @@ def _perform(home: Home, key: Digest) -> None:
 
 
 def _keep_from_children(lock: int) -> None:
-    """The lock must end with this process, whatever it spawned, by exec or by fork alone."""
+    """The lock must end with this process, and no child, by exec or by fork alone, may keep it."""
     os.set_inheritable(lock, False)
     held = [lock]
 

@@ -1,9 +1,10 @@
-"""Processes as the kernel tells of them: which one it is, what it holds, how it and its own end.
+"""Processes as the kernel knows them: which one it is, what it holds, how it and its own end.
 
-A process id names nobody for long, since the kernel gives it out again; with the time at which the
-process started it does. Rule: nothing is signalled by its id alone. A worker leads a session and a
-process group of its own, so what a phase spawned is found, and ended, with it; only a process that
-opened yet another session escapes.
+A process id names nobody for long, since the kernel gives it out again. The id and the time at
+which the process started do. Rule: nothing is signalled by its id alone.
+
+A worker leads a session and a process group of its own. So what a phase spawned is found, and
+ended, with it. Only a process that opened yet another session escapes.
 
 Linux answers from /proc (proc(5)), other systems through ps(1).
 """

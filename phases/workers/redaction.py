@@ -1,6 +1,6 @@
 """The text of a log as it may be shown, from pieces as they come. No I/O.
 
-Rules: no part of a secret is shown, also where pieces or a gap cut through it; lines are shown
+Rules: no part of a secret is shown, also where pieces or a gap cut through it. Lines are shown
 whole, and a line waits until its end came.
 """
 
@@ -30,7 +30,7 @@ class Redactor:
     def feed(self, pieces: Iterable[Piece], tail: int | None = None) -> bytes:
         """Take pieces; return what can be shown now; with `tail`, only the last lines of it.
 
-        Whatever a gap cuts through is left out: half a secret too.
+        What a gap cuts through is left out: half a secret too.
         """
         shown = b""
         for piece in pieces:

@@ -7,10 +7,12 @@ Both ends of one socket pair, and what is said over it:
  3. worker: TAKEN, before it does anything else.
 
 Rules: a worker that does not say TAKEN is killed before another gets the job. Descriptors on their
-way live in the worker's end of the socket, so the lock is let go of when it dies, at any moment. An
-idle worker sleeps in the kernel; end of file there means that the launcher is gone, however it
-went, and the worker ends. It is started with the environment and in the folder of a cold worker,
-and is not used when those have changed since; after step 3 the two differ in nothing but speed.
+way live in the worker's end of the socket. So the lock is released when the worker dies, at any
+moment. An idle worker sleeps in the kernel. End of file there means that the launcher is gone,
+however it went, and the worker ends.
+
+A warm worker starts with the environment and in the folder of a cold one. It is not used when those
+have changed since. After step 3 the two differ in nothing but speed.
 """
 
 from __future__ import annotations

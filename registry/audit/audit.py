@@ -1,10 +1,12 @@
 """Whether the ledger is what it was: its chain first, then every witness of what it said.
 
-A chain proves no more than that it is one: whoever cuts the log at a batch, or rewrites it and
-hashes anew, leaves a chain. So it is held against those who saw it earlier: the projection, event
-by event, and heads (a seq and its hash) that were noted elsewhere: beside the projection, in the
-index, in the manifests of releases, by people. A witness may be wrong itself: the projection's copy
-of an event is only believed when it has the hash that it is filed under.
+A chain proves no more than that it is one. A log that was cut at a batch, or rewritten and hashed
+again, is still a chain. So the audit compares the log with witnesses that saw it earlier. The
+projection is one, event by event. The others are heads (a seq and its hash) noted beside the
+projection, in the index, in the manifests of releases, and by people.
+
+A witness may be wrong itself. The projection's copy of an event is only believed when it has the
+hash that it is filed under.
 """
 
 from __future__ import annotations

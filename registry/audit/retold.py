@@ -1,8 +1,8 @@
-"""Whether the projection's tables are those that its ledger gives: it is told anew, beside it.
+"""Whether the projection's tables equal those that a second projection makes from the same ledger.
 
-The rows of `event` may all be right while a verdict in `gate` was changed by hand, or a view by
+The rows of `event` may all be right although a verdict in `gate` was changed by hand, or a view by
 which manifests are made. So an audit builds a second projection from the same stretch of the log,
-in a temporary folder, and compares every table row by row, and the text of every view.
+in a temporary folder. It compares every table row by row, and the text of every view.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Retold:
     """What the comparison came to."""
 
     state: Literal["compared", "older", "held", "unreadable"]
-    """older: made by another version of this program, and so made anew when it is next used."""
+    """older: made by another version of this program, and so rebuilt when it is next used."""
     differences: tuple[Difference, ...] = ()
 
 

@@ -1,7 +1,7 @@
 """What a damaged event speaks of, and which releases rest on that.
 
-Pure, over copies of events: whatever of the log can still be read, and what the projection kept.
-Either may have been edited; so nothing here is proof, it tells where to look.
+Pure, over copies of events: the events of the log that can still be read, and what the projection
+kept. Either copy may have been edited. So nothing here is proof: it shows where to look.
 """
 
 from __future__ import annotations

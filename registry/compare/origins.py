@@ -23,7 +23,7 @@ from stillhouse.schemas.digest import Digest, is_digest
 _DOCUMENTS = frozenset({Kind.RECIPE, Kind.POLICY, Kind.ENVIRONMENT})
 """Kinds whose content is in their event."""
 _WHOLE = ("parameter", "plan")
-"""The recipe as a whole, which a sealing run has in its key; what of it matters is told apart."""
+"""The recipe as a whole, in the key of a sealing run; its parts that matter are listed apart."""
 
 
 @dataclass(frozen=True, kw_only=True)

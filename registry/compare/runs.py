@@ -1,7 +1,7 @@
 """What differs between two runs, part by part of their keys; and the run to compare one with. Pure.
 
-Rules: parameters are told by their dotted names, one difference each; verdicts, which a sealing run
-has among its parameters, by the gate and the slot that they are about.
+Rules: parameters go by their dotted names, one difference each. Verdicts, which a sealing run has
+among its parameters, go by the gate and the slot that they are about.
 """
 
 from __future__ import annotations

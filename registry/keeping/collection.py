@@ -58,7 +58,7 @@ class Decision:
 
     @cached_property
     def condemned(self) -> tuple[Digest, ...]:
-        """Artifacts that lose bytes, and that are told so now, or of an earlier end than before."""
+        """Artifacts that lose bytes and whose loss is unrecorded, or recorded with a later end."""
         losing = self.stock.holding(self.marks.doomed | self.marks.waiting)
         told = self.earlier
         return tuple(a for a in losing if a not in self.kept and told.get(a, "~") > self.until)
@@ -89,7 +89,7 @@ class Decision:
         return (*self._reprieved(), *self._swept(), *self._condemned())
 
     def overtaken_by(self, event: Event, touches: Touches) -> bool:
-        """Whether an event may take away the ground for it, so that it is to be made anew.
+        """Whether an event may take away the ground for it, so that it is to be made again.
 
         Not when it only publishes something else, made from what is kept, or tags what is kept:
         these come by the dozen each second, and a decision that waited for a pause would wait for

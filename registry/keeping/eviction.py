@@ -1,7 +1,8 @@
 """Eviction: whether an artifact's bytes may be given up, and what goes with them. Pure.
 
-Refused is what no recorded run makes again, what a run reads now, and, unless it is forced, what
-belongs to a release and what no other run would make byte for byte.
+An artifact is refused when no recorded run makes it again, or when a run reads it now. Two more are
+refused unless they are forced: what belongs to a release, and what no other run would make byte for
+byte.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Marking: which objects of the store are needed, which may go, and whose bytes they are. Pure.
 
-The rules that keep this safe are in docs/store.md, "Condemning". What is kept is decided by
-registry/keeping/retention.py, artifact by artifact; here that is carried over to objects, many of
-which several artifacts share. What is looked at comes in as a `Stock`, so nothing here can be out
-of date in a way that its maker did not allow for.
+The rules that keep this safe are in docs/store.md, "Condemning". registry/keeping/retention.py
+decides what is kept, artifact by artifact. Here that is carried over to objects, many of which
+several artifacts share. What is looked at comes in as a `Stock`. So nothing here can be out of date
+in a way that its maker did not allow for.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def mark(
     live = stock.held.union(*(stock.needs.get(artifact, frozenset()) for artifact in kept))
     condemned = stock.condemned.keys() - live
     ripe = frozenset(_ripe(stock, condemned, until, now=spell(at), before=before))
-    # Whoever began to look before it was condemned may rely on it, and has not recorded yet.
+    # A process that began to look before it was condemned may rely on it, and has yet to record.
     oldest = stock.oldest_lease
     due = frozenset(d for d in ripe if oldest is None or stock.condemned[d].at_ns < oldest)
     return Marks(

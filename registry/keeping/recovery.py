@@ -96,7 +96,8 @@ def runs_to(state: State, digest: Digest, absent: Collection[Digest]) -> tuple[R
 def chain(state: State, digest: Digest, absent: Collection[Digest]) -> tuple[Run, ...]:
     """The runs that make `digest` again, in the order in which they are to be repeated.
 
-    absent: artifacts whose bytes are not there, whatever the ledger says. Raises NotDerivableError.
+    absent: artifacts whose bytes are not there, also against the ledger. Raises
+    NotDerivableError.
     """
     found: dict[Digest, Run] = {}
     _visit(state, digest, {*absent, digest}, (), found)

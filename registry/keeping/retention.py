@@ -1,9 +1,9 @@
 """Retention: which artifacts' bytes are kept, and the first reason for each. Pure.
 
-Roots are what people point at (tags, releases), what is being worked on (running runs, and plans
-that were asked for lately), and what is young: published or brought back lately. Whatever shaped a
-kept artifact is kept with it, so that a release can always be explained and made again. All else
-may be condemned.
+Some roots are what people point at: tags and releases. Some are what is being worked on: running
+runs, and plans that were asked for lately. Some are young: published or brought back lately.
+Everything that shaped a kept artifact is kept with it, so that a release can always be explained
+and made again. All else may be condemned.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Keep(StrEnum):
 
     @property
     def code(self) -> str:
-        """Its name for scripts: `asked_for`. Texts may be worded anew, codes may not."""
+        """Its name for scripts: `asked_for`. Texts may be reworded, codes may not."""
         return self.name.lower()
 
 

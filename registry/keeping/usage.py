@@ -1,7 +1,7 @@
-"""Usage: whose the bytes of the store are, told by artifact, kind, tag or release. Pure.
+"""Usage: whose the bytes of the store are, by artifact, kind, tag or release. Pure.
 
-Rules: every object has a holder, so the rows add up to the store; what no artifact needs is held by
-`(logs)`, `(given up)` or `(orphans)`, and what an artifact without a tag or release needs by
+Rules: every object has a holder, so the rows add up to the store. What no artifact needs is held by
+`(logs)`, `(given up)` or `(orphans)`. What an artifact without a tag or release needs is held by
 `(no tag)` or `(no release)`.
 """
 
@@ -19,7 +19,7 @@ from stillhouse.schemas.digest import SHORT, Digest
 
 
 class By(StrEnum):
-    """What bytes are told by."""
+    """What bytes are grouped by."""
 
     ARTIFACT = "artifact"
     KIND = "kind"

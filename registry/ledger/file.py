@@ -1,8 +1,8 @@
 """The ledger's file: lock, tail, durable write. Knows bytes and batches, no event's meaning.
 
-Rules: every change happens under an exclusive flock of the file itself; one `write` per batch; a
-failed write is taken back before the lock is released; torn bytes at the end are dropped by the
-next writer; whatever was not synced is never acknowledged.
+Rules: every change happens under an exclusive flock of the file itself. A batch is one `write`. A
+failed write is taken back before the lock is released. The next writer drops torn bytes at the end.
+Bytes that were not synced are never acknowledged.
 """
 
 from __future__ import annotations

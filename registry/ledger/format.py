@@ -3,12 +3,12 @@
     sha256_hex TAB canonical_json LF          hash = sha256(the JSON bytes)
 
 Rules: lines link by `prev` and count by `seq` from 1. A batch is atomic: its lines carry their
-place (`1/3`), and lines after the last complete batch are *torn*, that is, never acknowledged and
-to be ignored. So is a last batch of which a power cut kept some blocks only. Any other complete
-line that does not verify is damage: IntegrityError, with where and why.
+place (`1/3`). Lines after the last complete batch are *torn*: they are never acknowledged, and to
+be ignored. So is a last batch of which a power cut kept some blocks only. Any other complete line
+that does not verify is damage: IntegrityError, with where and why.
 
 Canonical JSON sorts keys, so the envelope is a fixed head and a fixed end around `data`. Verifying
-reads just these; the payload in between is parsed only for those who want the event.
+reads just these. The payload in between is parsed only for those who want the event.
 """
 
 from __future__ import annotations

@@ -159,9 +159,10 @@ class Ledger:
         return events
 
     def settle(self) -> None:
-        """Wait until all that can be read here is durable, whoever wrote it. Raises StorageError.
+        """Sync all that can be read here, from every writer. Raises StorageError.
 
-        For who tells of an event without recording one: its writer may have died before the sync.
+        Before reporting an event that another process wrote, sync the log: the writer may have died
+        before its own sync.
         """
         fd = _open(self._path)
         if fd is None:

@@ -1,9 +1,9 @@
 """The writer's side of the ledger's file, kept open between appends.
 
-Rules: before each write it makes sure, under the lock, that the path still names the file that is
-open, and that the line that was written here last is still in its place. While that is the end of
-the log nothing else is read; else the tail is. One description's flock excludes other processes but
-no other thread, so a mutex does that.
+Rules: before each write, the writer makes sure of two things under the lock. The path still names
+the file that is open, and the line that was written here last is still in its place. While that
+line is the end of the log, nothing else is read; else the tail is. One description's flock excludes
+other processes but no other thread, so a mutex does that.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Writer:
     def sync(self, turn: Turn) -> None:
         """Make durable what was written; the turn may be over. Raises StorageError.
 
-        The kernel tells of a failure once per description, and may then have forgotten what it did
-        not write. So threads sync one at a time, and after a failure none is told of success.
+        The kernel reports a failure once per description, and may then have forgotten what it did
+        not write. So threads sync one at a time, and after a failure no sync succeeds.
         """
         with self._syncing:
             if self._failed:

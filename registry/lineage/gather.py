@@ -1,7 +1,7 @@
 """What the ledger says about lineage: from verified lines to nodes and arrows. Opens nothing.
 
-Rules: a line is read without building its models, since a rebuild reads millions; one that does not
-have the plain form of its event is given to `payload_of`, which upcasts it or says what is wrong.
+Rules: a line is read without building its models, since a rebuild reads millions. A line without
+the plain form of its event goes to `payload_of`, which upcasts it or says what is wrong.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def mention(line: Line) -> Mention | None:
         try:
             return _plain(from_json(line.body)["data"])
         except (KeyError, TypeError, ValueError):
-            pass  # not of the plain form: told below
+            pass  # not of the plain form: `payload_of` says why
     fact = payload_of(line.event())
     assert isinstance(fact, ArtifactPublished)  # noqa: S101  # its type was looked at
     return _plain(fact.to_json())

@@ -1,12 +1,13 @@
 """Lineage: everything that shaped an artifact, everything that it shaped, and the way between two.
 
 Answers come from the adjacency index (`lineage.idx`), together with what the ledger holds beyond
-it, which is read when a Lineage is made. Once that is much, the index is written anew.
+it. That part is read when a Lineage is made. Once it is much, the index is written again.
 
-Rules: an index is used only while the ledger still holds the very event that it was made up to; one
-that does not check is built again from the ledger, silently, and the question is asked again. Nodes
-are numbers that stay the same when that happens (see registry/lineage/index.py), so answers are
-given as nodes, and only what is shown is looked up: the digest in the index, the rest in the log.
+Rules: an index is used only while the ledger still holds the very event that it was made up to. An
+index that does not check is built again from the ledger, silently, and the question is asked again.
+Nodes are numbers that stay the same when that happens (see registry/lineage/index.py). So answers
+are given as nodes, and only what is shown is looked up: the digest in the index, the rest in the
+log.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Lineage:
     def resolve(self, text: str) -> Digest | None:
         """The artifact that a digest prefix, a tag or `kind@latest` names; None unless it is one.
 
-        Why it is none is told by `resolve_reference`, which needs the folded state.
+        `resolve_reference`, which needs the folded state, says why it is none.
         """
         return self._ask(lambda graph: graph.resolve(text))
 
@@ -166,7 +167,7 @@ class Lineage:
         return image
 
     def _caught_up(self, image: Image) -> _Graph:
-        """The image with what the ledger holds beyond it; written anew if that is much."""
+        """The image with what the ledger holds beyond it; written again if that is much."""
         reader = LedgerReader(self._log, image.position)
         gatherer = Gatherer(image)
         for lines in reader.chunks():

@@ -9,12 +9,12 @@
     down      the same arrows the other way round
     names     JSON: kinds, labels (role, circumstance), the latest of each kind, tags
 
-A node is a digest that some publication names, as its own or as a parent's, numbered from 0 in the
-order of first mention. So a node keeps its number for ever, whatever is recorded later and however
-often the file is built anew. Numbers are native, unsigned, 32 bits wide (places: 64).
+A node is a digest that some publication names, as its own or as a parent's. Nodes are numbered from
+0 in the order of first mention. So a node keeps its number for ever, whichever events follow and
+however often the file is rebuilt. Numbers are native, unsigned, 32 bits wide (places: 64).
 
 Rules: derived from the ledger, never trusted beyond it. The header is checked when the file is
-opened, a section when it is first used; what does not check is `DamagedError`, and the remedy is
+opened, a section when it is first used. What does not check is `DamagedError`, and the remedy is
 always to build it again. Keeping the file is best effort: without it answers only take longer.
 """
 
@@ -127,7 +127,7 @@ class Image:
     """One index, as bytes in memory or mapped from a file. Immutable."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
-        """Raises DamagedError when the header does not check, or the length is not that told."""
+        """Raises DamagedError when the header does not check, or the length is another."""
         head = data[:_HEADER]
         if len(head) < _HEADER or _CRC.pack(zlib.crc32(head[: -_CRC.size])) != head[-_CRC.size :]:
             raise DamagedError("header")
@@ -268,7 +268,7 @@ def keep(path: Path, data: bytes) -> bool:
     """
     temporary = path.with_name(f"{path.name}.new")
     with suppress(OSError), locks.opened(temporary, locks.CREATE) as fd:
-        # Whoever held the lock before may have renamed the file that was opened.
+        # The last holder of the lock may have renamed the file that was opened.
         if locks.try_acquire(fd) and locks.still_named(fd, temporary):
             os.ftruncate(fd, 0)
             with open(fd, "wb", closefd=False) as file:

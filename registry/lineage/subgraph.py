@@ -1,7 +1,7 @@
 """Parts of the lineage as values that can be printed and sent: a closure, or the way between two.
 
 Rules: a closure may be the whole registry, so its pieces are made as they are asked for, without
-recursion; an arrow points from what shaped to what was made.
+recursion. An arrow points from what shaped to what was made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Walking arrows: nodes by their distance from one of them, and the shortest way between two.
 
 Pure, over numbers. A level is found as a whole and kept ascending, so that the arrays are read in
-their order; small closures are kept in sets, so that their cost is that of what they reach.
+their order. Small closures are kept in sets, so that their cost is that of what they reach.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _expanded(
 ) -> tuple[list[int], int | None]:
     """The next level, and the node at which the two searches met, if they did.
 
-    Levels are complete on both sides, so whatever is met first lies on a shortest way.
+    Levels are complete on both sides, so the node that is met first lies on a shortest way.
     """
     following = []
     for node in level:

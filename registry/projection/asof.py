@@ -1,7 +1,7 @@
 """The projection as it stood: after some event, or at some time.
 
-Every table only grows and says with each row which event it came from, so an earlier state is a
-view: in front of each table goes a temporary view of its first rows, and over those the documented
+Every table only grows, and says with each row which event it came from. So an earlier state is a
+view. In front of each table goes a temporary view of its first rows. Over those the documented
 views are made again from the same text (queries.sql). Only `moment` differs: it is then, not now.
 """
 

@@ -1,11 +1,10 @@
 """How DuckDB files are opened: attached to a kept `:memory:` instance for milliseconds, never held.
 
-Building an instance costs tens of milliseconds, attaching a file to one costs one; and while a
-file is attached for writing nobody else can even read it. So one instance is kept, and files come
-and go.
+Building an instance costs tens of milliseconds, attaching a file to one costs one. While a file is
+attached for writing, nobody else can even read it. So one instance is kept, and files come and go.
 
-Rules: one borrower at a time per instance; a lock conflict is retried until a deadline; whatever
-goes wrong, the file is let go; nothing but answers is written to stdout; Ctrl-C is Ctrl-C.
+Rules: one borrower at a time per instance. A lock conflict is retried until a deadline. The file is
+let go, also after an error. Nothing but answers is written to stdout. Ctrl-C is Ctrl-C.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Catch-up, as a protocol:
 
 A file that cannot be read, has another layout, or disagrees with its own cursor is rebuilt beside
 itself and replaced. A *ledger* that is shorter than the cursor, or has another event there, is
-IntegrityError `ledger.cut`: the projection is then the only witness, and is left alone.
+IntegrityError `ledger.cut`. The projection is then the only witness, and is left alone.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Projection:
         return self._asked(ask, timeout)
 
     def rebuild(self, timeout: float = PATIENCE) -> int:
-        """Build the file anew from the ledger; the seq that is reached."""
+        """Rebuild the file from the ledger; the seq that is reached."""
         with self._locked(time.monotonic() + timeout) as lock:
             return self._build(lock)
 

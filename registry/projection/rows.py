@@ -1,7 +1,7 @@
 """What verified lines are as rows, and which statements load which of them. Pure.
 
 The rows of `event` are the lines verbatim. All other tables are loaded in SQL from the lines as
-they would be written today: a line of an earlier version is upcast here, once, and kept beside.
+they would be written today. A line of an earlier version is upcast here, once, and kept beside.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Vocabulary:
 
     @property
     def versions(self) -> str:
-        """Every type with its version: a file that was built with others is built anew."""
+        """Every type with its version: a file that was built with others is rebuilt."""
         known = {name: model.VERSION for name, model in self.events.items()}
         return canonical.encode(known).decode()
 

@@ -1,12 +1,12 @@
 """SQL from people: one statement that can read the projection, and do nothing else.
 
-Three walls, each enough for most escapes: the statement must be one that reads; the file is
-attached read-only; and the instance is sealed after attaching (`enable_external_access` off,
-configuration locked), so no statement reads or writes another file, loads an extension or lifts the
-seal. A sealed instance serves one statement and is thrown away.
+Three walls, each enough for most escapes. The statement must be one that reads. The file is
+attached read-only. The instance is sealed after attaching: `enable_external_access` off,
+configuration locked. Under the seal no statement reads or writes another file, loads an extension
+or lifts the seal. A sealed instance serves one statement and is thrown away.
 
-A statement is answered on a thread of its own, because the main one only notices Ctrl-C between two
-calls of DuckDB, and a statement is one call.
+A statement is answered on a thread of its own. The main one only notices Ctrl-C between two calls
+of DuckDB, and a statement is one call.
 """
 
 from __future__ import annotations

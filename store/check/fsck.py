@@ -1,7 +1,7 @@
 """The whole store, checked: every object against its name, every artifact against its objects.
 
-Owns the audit. Rules: it streams and never stops at the first problem; every problem names its
-object; it repairs nothing, and removes only what dead processes left in `objects/tmp/`. Objects are
+Owns the audit. Rules: it streams and never stops at the first problem. Every problem names its
+object. It repairs nothing, and removes only what dead processes left in `objects/tmp/`. Objects are
 read on every core, in order of digest, so one digest says how far a check came.
 """
 
@@ -37,7 +37,7 @@ _MARK_OBJECTS = 20_000
 How = Literal["metadata", "sample", "full"]
 
 Progress = Callable[[int, int], object]
-"""Is told how many bytes have been verified, of how many."""
+"""Takes how many bytes have been verified, of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
 """How much a sample says about the whole. Pure.
 
-A draw is one byte of the store, each as likely as any other; the object that holds it is verified
+A draw is one byte of the store, each as likely as any other. The object that holds it is verified
 whole. If damaged objects hold the fraction p of all bytes, then n draws miss all of them with
 probability (1 - p)^n. So when nothing is found, p is below 1 - (1 - confidence)^(1/n) with that
-confidence; for 95 % and many draws about 3/n (the "rule of three"). This holds only if n does not
-depend on what is found, so it is fixed beforehand from the sizes alone.
+confidence. For 95 % and many draws that is about 3/n (the "rule of three"). This holds only if n
+does not depend on what is found, so it is fixed beforehand from the sizes alone.
 """
 
 from __future__ import annotations

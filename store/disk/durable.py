@@ -1,9 +1,9 @@
-"""What "durable" means on this machine, and how the disk's refusals are told.
+"""What "durable" means on this machine, and how the disk's refusals are reported.
 
-Owns the fsync calls and the translation of OSError. Rules: an fsync that fails is never retried
-and never acknowledged (the kernel may already have dropped the dirty pages, so a second fsync that
-succeeds proves nothing); a failed write is a StorageError, a failed read of somebody's file an
-InputError, so the user learns which disk to look at.
+Owns the fsync calls and the translation of OSError. Rules: an fsync that fails is never retried and
+never acknowledged. The kernel may already have dropped the dirty pages, so a second fsync that
+succeeds proves nothing. A failed write is a StorageError, a failed read of somebody's file an
+InputError. So the user learns which disk to look at.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def unreadable(path: Path | str, error: OSError) -> InputError:
 def present(path: Path) -> bool:
     """Whether there is anything at `path` (links are followed).
 
-    Raises InputError when that cannot be told: a name too long, a folder that may not be entered.
+    Raises InputError when that cannot be seen: a name too long, a folder that may not be entered.
     """
     with reading(path):
         try:

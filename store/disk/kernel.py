@@ -1,8 +1,8 @@
 """System calls that Python does not offer: each says whether this machine has it.
 
-Owns every use of ctypes. Rules: a call that is missing or that the file system does not know is
-told by the return value, for all of these only make things faster; what the disk refuses is an
-OSError. Loading ctypes costs 10 ms, so it is done on first use.
+Owns every use of ctypes. Rules: a call that is missing, or that the file system does not know, says
+so by its return value. None of these calls does more than make things faster. What the disk refuses
+is an OSError. Loading ctypes costs 10 ms, so it is done on first use.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def nobody_writes(descriptor: int) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        # The kernel signals whoever holds a lease that somebody wants to write; SIGIO would kill.
+        # The kernel signals the holder of a lease that somebody wants to write; SIGIO would kill.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)

@@ -1,6 +1,6 @@
 """File locks: flock(2), and what stands around each call of it.
 
-Owns every use of flock. Rules: a lock belongs to an open file description, so a forked child shares
+Owns every use of flock. Rules: a lock belongs to an open file description. So a forked child shares
 its parent's, and a descriptor that is handed to another process takes the lock along. Closing the
 last of these descriptors releases it; the kernel closes those of a process that dies. A file may
 lose its name between open and lock: where files are removed or renamed, ask `still_named` after

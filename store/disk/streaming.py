@@ -1,11 +1,11 @@
 """One pass over a large file: read, hash and write at the same time.
 
-Owns the pipeline. One thread reads and hashes a piece while another writes it, past the page cache
-where the file system lets us (open(2), O_DIRECT): the bytes are copied once less, and an artifact
-of gigabytes does not push out of memory what others work with. Elsewhere every stretch that was
-written is handed to the disk at once: left alone, the kernel collects gigabytes and the fsync at
-the end waits for all of them. Both threads spend their time in calls that release the interpreter's
-lock.
+Owns the pipeline. One thread reads and hashes a piece while another writes it. Where the file
+system lets us, it writes past the page cache (open(2), O_DIRECT). Then the bytes are copied once
+less, and an artifact of gigabytes does not push out of memory what others work with. Elsewhere
+every stretch that was written is handed to the disk at once. Left alone, the kernel collects
+gigabytes, and the fsync at the end waits for all of them. Both threads spend their time in calls
+that release the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Guard = Callable[[], AbstractContextManager[None]]
 """Says what it means that a file cannot be read."""
 
 Tell = Callable[[int], None]
-"""Is told how many more bytes are done."""
+"""Takes how many more bytes are done."""
 
 _STRETCH = 32 << 20
-"""Bytes after which the disk is told to begin."""
+"""Bytes after which the disk has to begin."""
 
 _BLOCK = 4096
 """Bytes: what is written past the cache begins and ends at a multiple of this, in memory and on
@@ -97,7 +97,7 @@ def write_all(descriptor: int, data: memoryview | bytes) -> None:
 
 
 class _Outlet:
-    """The writing end: knows how far it came, and how far the disk was told to."""
+    """The writing end: knows how far it came, and how far the disk was asked to."""
 
     def __init__(self, descriptor: int, *, directly: bool) -> None:
         self._descriptor = descriptor

@@ -1,8 +1,8 @@
 """Damaged objects: set aside while good bytes are put in their place, and removed only then.
 
 Owns `damaged/`, beside `objects/`. Rules: an object is set aside under both names that it may have,
-its own and the condemned one; if what follows fails, it gets them back, unless good bytes have them
-by then; a repair that was killed leaves it in `damaged/`, and the next one forgets it.
+its own and the condemned one. If what follows fails, it gets them back, unless good bytes have them
+by then. A repair that was killed leaves it in `damaged/`, and the next one forgets it.
 """
 
 from __future__ import annotations

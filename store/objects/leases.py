@@ -1,9 +1,10 @@
-"""Leases: garbage collection waits for whoever has looked and not yet recorded.
+"""Leases: garbage collection waits for every process that has looked and not yet recorded.
 
-Owns `objects/leases/`. A lease is a file that its holder keeps locked (flock); the lock goes when
-the process does, however it ends. Its mtime, which the file system sets when the file is made, is
-its beginning: the same clock that sets the ctime of a condemned object, so the two can be compared.
-Its name says which process holds it, for people only: in a container that may be another's number.
+Owns `objects/leases/`. A lease is a file that its holder keeps locked (flock). The lock goes when
+the process does, however it ends. The lease begins at its mtime, which the file system sets when
+the file is made. The same clock sets the ctime of a condemned object, so the two can be compared.
+The name of the file says which process holds it, for people only: in a container that may be
+another's number.
 """
 
 from __future__ import annotations

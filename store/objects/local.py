@@ -1,9 +1,10 @@
 """Bytes by digest: `objects/ab/cdef…`, immutable, mode 0444.
 
-Owns the verified way to read objects. Rules: an object is written once and never changed; its name
-is the BLAKE3 digest of its bytes; what a `put_…` returned is durable; bytes that do not match their
-name are an IntegrityError, whoever asks; a condemned object is read like any other. How objects are
-written is the business of store/objects/staging.py, how they go that of
+Owns the verified way to read objects. Rules: an object is written once and never changed. Its name
+is the BLAKE3 digest of its bytes. What a `put_…` returned is durable. Bytes that do not match their
+name are an IntegrityError for every reader. A condemned object is read like any other.
+
+How objects are written is the business of store/objects/staging.py, how they go that of
 store/objects/quarantine.py.
 """
 

@@ -1,10 +1,12 @@
 """Condemned objects: out of their place, not yet gone, still readable.
 
-Owns `objects/condemned/`. Rules: an object moves there in one step of the file system, so it is
-never in neither place; its ctime there, which the move sets, says since when; whoever wants it
-links it back, and only garbage collection, of which one runs at a time, takes condemned names away:
-were a put to do it, an object condemned again meanwhile would lose its last name. When to sweep is
-not decided here: docs/store.md has the rule that keeps this safe.
+Owns `objects/condemned/`. Rules: an object moves there in one step of the file system, so it always
+has a name in one of the two places. The move sets its ctime, which says since when it is condemned.
+A process that wants the object links it back. Only garbage collection, of which one runs at a time,
+removes condemned names. If a put removed them, an object condemned again meanwhile would lose its
+last name.
+
+When to sweep is not decided here: docs/store.md has the rule that keeps this safe.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def condemned(objects: Path) -> Iterator[Condemned]:
 
 
 def prefixes(objects: Path) -> frozenset[str]:
-    """The first two characters of whatever may be condemned."""
+    """The first two characters of every digest that may be condemned."""
     return frozenset(folder.name for folder in matching(objects / CONDEMNED, OBJECT_FOLDER))
 
 

@@ -1,14 +1,14 @@
 """How bytes enter the store: staged out of sight, made durable, then shown all at once.
 
 Owns `objects/tmp/`. A batch has a folder of its own there, locked (flock) as long as its process
-lives, so that what a crash left behind can be told from work in progress without trusting process
+lives. The lock separates what a crash left behind from work in progress, without trusting process
 ids. The protocol of a batch:
 
     1. each source is copied into the folder and hashed in the same pass, read-only;
     2. `commit` makes the copies durable: fsync each, or one syncfs when they are many;
     3. it renames each to `objects/ab/cdef…`, unless the object is already there;
     4. it makes every folder that took part durable, also for objects that were already there:
-       whoever renamed them may have died before his own fsync;
+       the process that renamed them may have died before its own fsync;
     5. only then are the digests acknowledged.
 
 A crash before 3 leaves nothing visible, a crash later leaves whole objects that nobody refers to.
@@ -128,8 +128,8 @@ class Batch:
         """Whether the store has this object, of this size; a condemned one comes back.
 
         For what an earlier batch acknowledged, which had `durable_ns`: its folder is synced again
-        only if the object has a younger name. Then it was gone meanwhile, and whoever put it back
-        may have died before he made that durable.
+        only if the object has a younger name. Then it was gone meanwhile, and the process that
+        put it back may have died before it made that durable.
         """
         try:
             status = os.stat(self._place(digest))  # noqa: PTH116  # for each of many files
@@ -294,7 +294,7 @@ class Batch:
 
 @contextmanager
 def batch(objects: Path, tell: Tell = lambda _: None) -> Iterator[Batch]:
-    """Open a batch whose folder goes away with it, whatever happens.
+    """Open a batch whose folder goes away with it, also after an error.
 
     What killed ones left goes first: it may be what fills the disk. Raises StorageError when the
     store is missing, full or read-only.

@@ -1,9 +1,9 @@
 """What is known of files that did not change since they were read: their digests, by status.
 
-Owns `stat.cache/`; its form and the rules by which a file is recorded and believed are in
-docs/store.md. The rules in one line: record a file only if any later write must give it other
-times than it has, believe a record only if every figure is the same. A cache that does not check is
-no cache, and one that cannot be written is none either: it only ever saves work.
+Owns `stat.cache/`. docs/store.md has its form and the rules by which a file is recorded and
+believed. The rules in short: record a file only if any later write must give it other times than it
+has. Believe a record only if every figure is the same. A cache that does not check is no cache, and
+one that cannot be written is none either: it only ever saves work.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _latest_first(found: tuple[os.stat_result, str]) -> int:
 
 
 def _type_of(device: int) -> str:
-    """The type of the mounted file system with this number; empty when that cannot be told."""
+    """The type of the mounted file system with this number; empty when that is not known."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")

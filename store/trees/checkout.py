@@ -1,12 +1,15 @@
 """Artifacts as ordinary files: copies for people, links for workers.
 
 Owns what leaves the store. Rules: DEST must not exist and appears complete or not at all (built
-beside it, then renamed); every byte is verified on its way out; unless links are asked for, a
-checkout shares no writable storage with the object (reflink, which the file system copies on write,
-else a copy), so editing it cannot change the store. A hard link can be edited through, by root
-whatever its mode is: then the object is corrupt, which `fsck` and every verified read tell.
+beside it, then renamed). Every byte is verified on its way out.
+
+Unless links are asked for, a checkout shares no writable storage with the object, so editing it
+cannot change the store. It is a reflink, which the file system copies on write, else a copy. A hard
+link can be edited through, by root in every mode. Then the object is corrupt, which `fsck` and
+every verified read report.
+
 Checkouts are not fsynced: they can be made again. What is unfinished lies in a hidden folder beside
-DEST, which its process keeps locked (flock); the next checkout there removes what the dead left.
+DEST, which its process keeps locked (flock). The next checkout there removes what the dead left.
 """
 
 from __future__ import annotations

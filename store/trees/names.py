@@ -1,9 +1,15 @@
 """Names that come out the same on every file system. Pure.
 
-Owns the rules for the paths in a tree: relative, `/` between components, NFC, at most 1024 bytes
-(what macOS opens), 255 per component; no component is empty, `.` or `..`; no control characters, so
-that a name breaks neither a line nor a terminal; no backslash, which is a separator elsewhere; no
-two paths, folders included, differ only in case or normalisation; no file is also a folder.
+Owns the rules for the paths in a tree:
+
+ - relative, `/` between components, NFC;
+ - at most 1024 bytes (what macOS opens), 255 per component;
+ - no component is empty, `.` or `..`;
+ - no control characters, so that a name breaks neither a line nor a terminal;
+ - no backslash, which is a separator elsewhere;
+ - no two paths, folders included, differ only in case or normalisation;
+ - no file is also a folder.
+
 The functions only say what is wrong; the caller decides which error that is.
 """
 

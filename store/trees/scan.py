@@ -1,8 +1,8 @@
 """Reading somebody's folder: what is in it, and whether a tree may hold it.
 
-Owns the walk. Rules: symbolic links and special files are refused, never followed; names are taken
-in Unicode normal form C (macOS hands out other forms of the same name); folders without files are
-passed over; a whole folder is looked at before anything is read.
+Owns the walk. Rules: symbolic links and special files are refused, never followed. Names are taken
+in Unicode normal form C (macOS hands out other forms of the same name). Folders without files are
+passed over. A whole folder is looked at before anything is read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Trees: a folder as one blob, so that a folder has a digest.
 
-A tree is UTF-8 text. Its first line is the tag `stillhouse tree v1`; then comes one line for each
-file, sorted by the bytes of its path; every line, also the last, ends with LF:
+A tree is UTF-8 text. Its first line is the tag `stillhouse tree v1`. Then comes one line for each
+file, sorted by the bytes of its path. Every line, also the last, ends with LF:
 
     MODE SP SIZE SP DIGEST SP PATH LF
 
@@ -11,9 +11,9 @@ file, sorted by the bytes of its path; every line, also the last, ends with LF:
     PATH    relative, components separated by `/`; may contain spaces; nothing is escaped, because
             control characters (newline and tab among them) and backslashes are refused
 
-Rules for paths: store/trees/names.py. Only files are recorded: empty folders, owners,
-times and other mode bits are not. One set of files has exactly one encoding; a reader refuses any
-other, so `parse_tree(tree_bytes(entries)) == entries` and back.
+Rules for paths: store/trees/names.py. Only files are recorded: empty folders, owners, times and
+other mode bits are not. One set of files has exactly one encoding. A reader refuses any other, so
+`parse_tree(tree_bytes(entries)) == entries` and back.
 """
 
 from __future__ import annotations
