@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,7 +143,7 @@ def _artifact(state: State, digest: str) -> Artifact:
         size=fact.size,
         origin=fact.origin,
         name=fact.name,
-        facts=fact.facts,
+        facts=deepcopy(fact.facts),
         tags=state.tags_of(digest),
         run=fact.run,
         published=found.ts,

@@ -10,7 +10,7 @@ from stillhouse.schemas.artifact import Form, Kind, Origin
 from stillhouse.schemas.digest import Digest
 
 if TYPE_CHECKING:
-    from stillhouse.registry.state.state import Published
+    from stillhouse.registry.state.state import Published, State
     from stillhouse.session import Session
 
 
@@ -47,7 +47,7 @@ def list_artifacts(session: Session, kind: Kind | None = None) -> tuple[Artifact
             kind=of_kind,
             form=found.form,
             size=found.fact.size,
-            origin=found.origin,
+            origin=_origin(state, digest, found),
             published=found.ts,
             seq=found.seq,
             name=found.fact.name,
@@ -56,3 +56,9 @@ def list_artifacts(session: Session, kind: Kind | None = None) -> tuple[Artifact
         )
         for (digest, of_kind), found in latest.items()
     )
+
+
+def _origin(state: State, digest: Digest, latest: Published) -> Origin:
+    """`imported` only where no run or probe made it as this kind, as in SQL."""
+    made = (p.origin for p in state.artifacts[digest] if p.kind is latest.kind)
+    return next((origin for origin in made if origin != "imported"), "imported")

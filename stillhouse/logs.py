@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stillhouse.session import Session
 
 _POLL_SECONDS = 0.2
+_NONE = "logs.none"
 _DESERTED = "Its worker is gone, and no process advances this registry to record how it ended."
 
 
@@ -50,8 +51,10 @@ def log_end(session: Session, run: Digest, lines: int) -> list[str]:
     """
     try:
         text = b"".join(find_log(session, run).read(tail=lines))
-    except InputError:
-        return []
+    except InputError as error:
+        if error.code == _NONE:
+            return []
+        raise
     return text.decode("utf-8", errors="replace").splitlines()
 
 
@@ -156,5 +159,5 @@ class Log:
             f"There is no log of attempt {self.attempt} of run {run}.",
             remedy="It printed nothing, a later attempt took its place, or it was swept; "
             f"see `still show {run}`.",
-            code="logs.none",
+            code=_NONE,
         )

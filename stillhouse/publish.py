@@ -85,6 +85,7 @@ def publish(
     """
     if tag is not None:
         check_tag_name(tag)  # before anything is stored
+    _require_texts(name, meta or {})
     taken = take_in(
         session, path, kind, name=name, meta=meta, renew=True, rehash=rehash, meter=meter
     )
@@ -92,6 +93,17 @@ def publish(
         return taken
     move_tag(session, tag, taken.digest)
     return replace(taken, tag=tag)
+
+
+def _require_texts(name: object, meta: Mapping[Any, object]) -> None:
+    """A script may give anything; what is not text would be recorded as something else."""
+    for what in (*meta, *meta.values(), *(() if name is None else (name,))):
+        if not isinstance(what, str):
+            raise InputError(
+                f"The name and all of meta must be texts, and {what!r} is a {type(what).__name__}.",
+                remedy="Spell it as a text: str(…).",
+                code="publish.not_text",
+            )
 
 
 def take_in(

@@ -57,6 +57,8 @@ class Unreleased:
     """What the recipe calls itself."""
     following: str
     """How many gates and slots wait for what is missing first, in words."""
+    wanted: bool
+    """Whether its recipe asks for a release: it has a [deployment]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,11 @@ def _latest(state: State, note: Callable[[str], None]) -> Digest:
 def _unreleased(view: PlanView) -> Unreleased:
     plan = summary_of_plan(view)
     return Unreleased(
-        plan=plan.plan, missing=plan.missing, name=plan.name, following=plan.following
+        plan=plan.plan,
+        missing=plan.missing,
+        name=plan.name,
+        following=plan.following,
+        wanted=any(slot.spec.seals for slot in view.slots),
     )
 
 

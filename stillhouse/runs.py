@@ -151,7 +151,9 @@ def _reason(session: Session, run: Run, wish: Event | None) -> str:
         wished = f"cancelled by {wish.actor.user}{why}"
     if run.going_on and not held(session.home.run_lock(run.key)):
         return "its worker is gone; whoever advances the registry next records how it ended"
-    if run.going_on or run.heeded:
+    if run.going_on:
         return wished
     own = run.error.message if run.last == "failed" and run.error else run.reason
-    return f"{own} ({wished})" if wished else own
+    again = "a retry was asked for" if run.retried_seq else ""
+    notes = ", ".join(filter(None, (wished, again)))
+    return notes if run.heeded else f"{own} ({notes})" if notes else own

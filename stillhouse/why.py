@@ -126,10 +126,17 @@ def _resolved(outlook: Outlook, target: str, view: PlanView | None) -> Digest:
     except ReferenceError_ as error:
         if error.code in ("ref.ambiguous", "ref.too_short"):
             raise
-        known = ", ".join(slot.slot.id for slot in view.slots) if view else "none yet"
+        if view is None:
+            raise InputError(
+                f"{target!r} is no run and no artifact, and no plan has been asked for yet.",
+                remedy="Ask for one with `still run RECIPE`.",
+                code="why.unknown",
+            ) from error
+        known = ", ".join(slot.slot.id for slot in view.slots)
+        gates = ", ".join(sorted({gate.gate for gate in view.gates}))
         raise InputError(
             f"{target!r} is no phase, slot or gate of this plan, no run and no artifact.",
-            remedy=f"Slots are: {known}.",
+            remedy=f"Slots are: {known}. Gates are: {gates}.",
             code="why.unknown",
         ) from error
 

@@ -66,7 +66,13 @@ def show_unreleased(screen: Screen, found: Unreleased) -> None:
                 screen.note(f"    Next: {clean(item.remedy)}")
     if found.following:
         screen.note(f"  and      {found.following}")
-    if not found.missing:
+    if not found.wanted:
+        screen.note("  missing  its recipe has no [deployment]")
+        screen.next(
+            "add the section and `still run` it, or take what there is: `still ls --kind "
+            "mlpackage`, `still checkout REF DIR`."
+        )
+    elif not found.missing:
         screen.next("`still run` the recipe; its work is not finished.")
 
 
@@ -90,11 +96,14 @@ def show_check(screen: Screen, found: FolderCheck | ArtifactCheck) -> None:
     ):
         for path in paths:
             screen.row(word, path)
-    verdict = "intact" if found.ok else "not as it was released"
+    folder = isinstance(found, FolderCheck)
+    verdict = "intact" if found.ok else f"not as it was {'released' if folder else 'recorded'}"
     screen.row(verdict, found.target, f"{found.checked} files checked")
     if isinstance(found, FolderCheck):
         screen.row("manifest", f"sha256 {found.manifest_sha256}")
-    if not found.ok:
+    if not found.ok and not folder:
+        screen.next(f"`still repair {found.target}`, from a copy or by running again.")
+    elif not found.ok:
         screen.next("get it again from where it was released (`still manifest --out DIR`).")
 
 

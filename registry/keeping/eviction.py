@@ -84,8 +84,11 @@ def _refuse_used(state: State, digest: Digest) -> None:
 
 def _refuse_released(state: State, digest: Digest) -> None:
     if releases := releases_of(state).get(digest):
+        itself = digest in releases
         raise InputError(
-            f"{digest[:SHORT]} belongs to the release {releases[0][:SHORT]}.",
+            f"{digest[:SHORT]} is a release."
+            if itself
+            else f"{digest[:SHORT]} belongs to the release {releases[0][:SHORT]}.",
             remedy="Say --force if it is really to go; `still rewind` makes it again.",
             code="evict.released",
         )

@@ -29,7 +29,7 @@ def resolve_reference(state: State, text: str, *, kind: Kind | None = None) -> D
     Raises ReferenceError_ with the candidates when there are several, with near names when none.
     """
     if text.endswith(_LATEST):
-        return _latest(state, text)
+        return _of_kind(state, text, _latest(state, text), kind)
     if text in state.tags:
         return _of_kind(state, text, state.tags[text], kind)
     found = [
@@ -136,7 +136,7 @@ def _latest(state: State, text: str) -> Digest:
 def _of_kind(state: State, text: str, digest: Digest, kind: Kind | None) -> Digest:
     if kind is not None and state.published(digest, kind) is None:
         raise ReferenceError_(
-            f"The tag {text} names {digest[:SHORT]}, which is not a {kind}.",
+            f"{text} names {digest[:SHORT]}, which is not a {kind}.",
             remedy=f"Name a {kind}.",
             code="ref.wrong_kind",
         )

@@ -288,6 +288,8 @@ def _on_artifact_published(state: State, event: Event, fact: e.ArtifactPublished
 
 
 def _on_plan_requested(state: State, event: Event, fact: e.PlanRequested) -> None:
+    if state.published(fact.plan, Kind.RECIPE) is None:
+        return  # an earlier version took `kind@latest` of any kind for a recipe
     state.requested[fact.plan] = event.seq
     state.asked_at[fact.plan] = event.ts
     state.priorities[fact.plan] = fact.priority

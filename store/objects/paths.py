@@ -56,8 +56,8 @@ def corrupt(digest: str, path: Path, what: str) -> IntegrityError:
     """Make the error for an object whose bytes are not what its name says."""
     return IntegrityError(
         f"Object {digest} is corrupt: {what}.",
-        remedy=f"Move {path} away and publish the same content again, or restore it from a backup;"
-        " then run `still fsck`.",
+        remedy="`still fsck` names the artifacts that need it; `still repair REF` gets it back, "
+        f"from a copy or by running again. Its file: {path}.",
         code="store.corrupt",
     )
 

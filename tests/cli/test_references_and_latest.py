@@ -11,6 +11,7 @@ from stillhouse.cli.daemon import inbox
 from stillhouse.registry.home import Home
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.errors import InputError, RecipeError
+from stillhouse.schemas.events import PlanRequested
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.session import Session
 from stillhouse.store.trees.trees import put_tree
@@ -172,3 +173,31 @@ def test_a_folder_that_was_also_published_as_its_own_listing_is_a_folder(
 
 def _listing(session: Session, folder: Path) -> bytes:
     return session.store.read(put_tree(session.store, folder).digest)
+
+
+def test_the_latest_of_one_kind_is_not_taken_for_another(
+    still: Still, session: Session, place: Path, policy: Path
+) -> None:
+    """A source that was taken for a recipe was recorded as a plan, and stopped every later tick."""
+    _publish(still, policy, "policy")
+    (place / "lines.jsonl").write_text("{}\n")
+    _publish(still, place / "lines.jsonl", "source")
+    assert still("run", _recipe(place, str(policy))).code == 1  # a gate has nothing to judge
+    head = session.ledger.head()
+    for typed in (
+        ["run", "source@latest"],
+        ["cancel", "source@latest"],
+        ["why", "training", "--plan", "source@latest"],
+        ["run", str(_recipe(place, "source@latest", "other.toml"))],
+    ):
+        answer = still(*typed)
+        assert (answer.code, "Traceback" in answer.err) == (2, False), (typed, answer.err)
+    assert session.ledger.head() == head
+
+
+def test_a_plan_that_is_no_recipe_is_passed_over(session: Session, still: Still) -> None:
+    """An earlier version recorded such requests."""
+    session.ledger.append([PlanRequested(plan="ab" * 32)])
+    assert still("watch", "--once").code == 0
+    assert still("gc", "--dry-run").code == 0
+    assert still("why-not", "release").code == 2

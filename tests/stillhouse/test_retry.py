@@ -10,7 +10,8 @@ import pytest
 from stillhouse.registry.home import Home
 from stillhouse.registry.state.runs import RunName
 from stillhouse.retry import Retries, retry
-from stillhouse.schemas.events import PlanRequested, RunFailed, RunStarted
+from stillhouse.schemas.artifact import Kind
+from stillhouse.schemas.events import ArtifactPublished, PlanRequested, RunFailed, RunStarted
 from stillhouse.session import Session, make_registry, open_registry
 
 PLANS = ("d" * 64, "e" * 64)
@@ -27,7 +28,9 @@ def session(tmp_path: Path) -> Session:
         begun = RunStarted(**about, attempt=1, phase_version=1, inputs=(), params={}, tools={})
         broke = RunFailed(**about, attempt=1, code="x", message="m", remedy="r", seconds=1)
         found.ledger.append([begun, broke])
-    found.ledger.append([PlanRequested(plan=PLANS[0])])
+    about = {"digest": PLANS[0], "kind": Kind.RECIPE, "form": "blob", "size": 1}
+    recipe = ArtifactPublished.model_validate({**about, "origin": "imported"})
+    found.ledger.append([recipe, PlanRequested(plan=PLANS[0])])
     return found
 
 
