@@ -7,6 +7,7 @@ import pytest
 
 from stillhouse.schemas.digest import SHORT
 from stillhouse.schemas.events import (
+    ArtifactPublished,
     GateWaived,
     PlanRequested,
     RunAbandoned,
@@ -122,7 +123,9 @@ def test_retry_of_all_takes_up_what_died_as_often_as_it_may(still: Still, sessio
 def test_retry_says_when_the_plan_of_a_run_is_not_asked_for(still: Still, session: Session) -> None:
     _runs(session)
     assert f"still run {'d' * SHORT}" in still("retry", "bbbb").err
-    session.ledger.append([PlanRequested(plan="d" * 64)])
+    about = {"digest": "d" * 64, "kind": "recipe", "form": "blob", "size": 1, "origin": "imported"}
+    recipe = ArtifactPublished.model_validate(about)
+    session.ledger.append([recipe, PlanRequested(plan="d" * 64)])
     assert "not asked for" not in still("retry", "cccc").err
 
 
