@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from stillhouse.registry.home import Home
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import FileFact, Form, Kind, Product
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.facts import FORMS, Facts, ReportFacts
 from stillhouse.schemas.report import Report
+from stillhouse.schemas.rows import ReleaseRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class Context:
     """Private to the run key; survives attempts."""
     sink: Sink
     progress: Progress
-    registry: Home | None = None
-    """Where the ledger's SQL is; only deployment, whose product is a query result, reads it."""
+    rows: ReleaseRows | None = None
+    """What the verified ledger says of a release; only a phase that seals one has it."""
 
     def one(self, role: str) -> Input:
         """The only input of a role. Raises KeyError when there is not exactly one."""

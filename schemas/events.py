@@ -65,10 +65,13 @@ class PlanRequested(Payload):
     """
 
     TYPE = "plan.requested"
+    VERSION = 2
     plan: Digest
     """Digest of the resolved recipe."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Where two plans want the same worker, the higher one gets it; among equals the earlier."""
+    given: dict[Digest, int] | None = None
+    """Artifact that the recipe names and a run made -> the event that published the one meant."""
 
 
 class PlanCancelled(Payload):

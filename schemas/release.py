@@ -103,6 +103,11 @@ class RunRow(Value):
     phase: str
     phase_version: int
     slot: str
+    """Of the plan that is released, also where it reused the run."""
+    reused: bool = False
+    """Whether the run was started for another plan."""
+    attempt: int | None = None
+    """The attempt that succeeded; None in manifests of rule 1."""
     inputs: dict[str, list[Digest]]
     outputs: dict[str, Digest]
     params: dict[str, Any]
@@ -121,7 +126,9 @@ class Head(Value):
 class Manifest(Value):
     """What a release is, and what it claims."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
+    rule: Literal[1, 2] = 1
+    """By which provenance was walked: 1, by equal bytes; 2, by the plan's own runs."""
     name: str
     tier: Tier
     plan: Digest

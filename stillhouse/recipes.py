@@ -105,7 +105,11 @@ def publish_resolved(session: Session, recipe: Recipe, parents: tuple[Parent, ..
 
 def request(session: Session, plan: Digest, *, priority: int = 0) -> None:
     """Ask for a plan: it will be advanced, and its failed runs may be tried again."""
-    session.ledger.append([PlanRequested(plan=plan, priority=priority)])
+    from stillhouse.phases.catalog import CATALOG
+    from stillhouse.registry.planning.provenance import Provenance
+
+    given = Provenance(session.state(), CATALOG).given(plan)
+    session.ledger.append([PlanRequested(plan=plan, priority=priority, given=given or None)])
 
 
 def with_checkpoint(

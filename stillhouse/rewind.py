@@ -133,7 +133,7 @@ def remake(
 
     Stops after a step that made something else in place of what is needed. Raises PhaseError.
     """
-    from stillhouse.phases.reactor.repeat import job_of, repeat
+    from stillhouse.phases.reactor.repeat import job_of, repeat, sealed_rows
     from stillhouse.phases.workers.launch import Launcher
 
     launcher = Launcher(session.home, secrets=session.config.secrets)
@@ -141,7 +141,7 @@ def remake(
     try:
         for run in runs:
             begun = time.monotonic()
-            job = job_of(session.state(), run)
+            job = job_of(session.state(), run, sealed_rows(session.home.log, run))
             outcome = repeat(
                 session.home,
                 launcher,

@@ -47,7 +47,7 @@ def _needs(recipe: Recipe) -> tuple[Need, ...]:
 
 SPEC = PhaseSpec(
     name="deployment",
-    version=2,
+    version=3,
     slots=slots,
     makes=(Made(role="release", kind=Kind.RELEASE),),
     tools=(),

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from stillhouse.phases.deployment.request import Checkpoint, Graph, Request, VerdictRow
-from stillhouse.registry.projection.release import ReleaseRows
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import SHORT, Digest
@@ -28,6 +27,7 @@ from stillhouse.schemas.release import (
     RuntimeConfig,
     ShapeRow,
 )
+from stillhouse.schemas.rows import ReleaseRows
 from stillhouse.schemas.slot import Shape, SlotId
 from stillhouse.store.disk.hashing import hash_bytes
 
@@ -56,6 +56,7 @@ def assemble(
     reports = [facts_of(a, ReportFacts) for a in facts.artifacts if a.kind is Kind.REPORT]
     not_run = tuple(sorted({check for report in reports for check in report.not_run}))
     manifest = Manifest(
+        rule=facts.rule,
         name=request.name,
         tier=request.tier,
         plan=request.plan,

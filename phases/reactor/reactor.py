@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from stillhouse.phases.reactor import recording
 from stillhouse.phases.reactor.leader import advancing
@@ -30,18 +31,20 @@ from stillhouse.phases.reactor.site import Surroundings
 from stillhouse.phases.workers.job import Ending, Failure, Outcome
 from stillhouse.phases.workers.launch import Launcher
 from stillhouse.registry.home import Home
-from stillhouse.registry.ledger.ledger import Ledger, LedgerReader
+from stillhouse.registry.ledger.ledger import Ledger, LedgerReader, hash_at
 from stillhouse.registry.planning.admission import admissions
 from stillhouse.registry.planning.agenda import Agenda
 from stillhouse.registry.planning.assess import assess
 from stillhouse.registry.planning.decide import Start
+from stillhouse.registry.planning.provenance import Provenance
+from stillhouse.registry.planning.sealing import release_rows
 from stillhouse.registry.planning.views import PlanView, Reason, Site
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas import moment
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.digest import Digest
-from stillhouse.schemas.errors import InputError
+from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.schemas.event import Event
 from stillhouse.schemas.events import (
     ArtifactEvicted,
@@ -56,6 +59,7 @@ from stillhouse.schemas.events import (
 )
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.plan import PhaseSpec
+from stillhouse.schemas.rows import ReleaseRows
 from stillhouse.store.objects.local import BlobStore
 
 _SOON = 0.05
@@ -336,9 +340,13 @@ class Reactor:
             if lock is None:
                 self._refused = True  # someone looks at it this moment
                 return False
-            job = recording.job(self.state, start)
-            self._launcher.prepare(job)
             fact = recording.started(start, self.site().environment)
+            try:
+                job = recording.job(self.state, start, self._rows(start))
+            except IntegrityError as error:
+                told = recording.refused(fact, error)
+                return self._append(told, unless=lambda e: _overtakes(e, start), run=key)
+            self._launcher.prepare(job)
             try:
                 if not self._append([fact], unless=lambda e: _overtakes(e, start), run=key):
                     return False
@@ -348,6 +356,21 @@ class Reactor:
                 return self._append(told, unless=lambda e: _overtakes(e, start), run=key)
             self._launcher.start(job, lock)
         return True
+
+    def _rows(self, start: Start) -> ReleaseRows | None:
+        """What the ledger says of the release that a start is to seal, if it is to seal one."""
+        view = start.view
+        if not view.spec.seals:
+            return None
+        return release_rows(
+            self.state,
+            Provenance(self.state, self._catalog),
+            plan=start.plan,
+            slot=view.slot.id,
+            inputs=view.inputs,
+            verdicts=view.params["verdicts"],
+            hash_of=partial(hash_at, self._ledger.path),
+        )
 
 
 @contextmanager

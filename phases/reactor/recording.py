@@ -13,6 +13,7 @@ from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Parent, Product
 from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.errors import StillError
 from stillhouse.schemas.events import (
     ArtifactPublished,
     Payload,
@@ -21,6 +22,7 @@ from stillhouse.schemas.events import (
     RunStarted,
     RunSucceeded,
 )
+from stillhouse.schemas.rows import ReleaseRows
 
 
 def started(start: Start, environment: Digest) -> RunStarted:
@@ -43,8 +45,8 @@ def started(start: Start, environment: Digest) -> RunStarted:
     )
 
 
-def job(state: State, start: Start) -> Job:
-    """What the worker is to do."""
+def job(state: State, start: Start, rows: ReleaseRows | None) -> Job:
+    """What the worker is to do. rows: for a phase that seals a release."""
     view = start.view
     return Job(
         run=view.key or "",
@@ -55,6 +57,7 @@ def job(state: State, start: Start) -> Job:
         slot=view.slot.id,
         params=dict(view.params),
         inputs=tuple(job_input(state, parent) for parent in view.inputs),
+        rows=rows,
     )
 
 
@@ -122,6 +125,22 @@ def unstartable(start: RunStarted, message: str) -> tuple[Payload, ...]:
         seconds=0.0,
     )
     return bare, failure
+
+
+def refused(start: RunStarted, error: StillError) -> tuple[Payload, ...]:
+    """A start that the ledger gives no ground for."""
+    failure = RunFailed(
+        run=start.run,
+        phase=start.phase,
+        plan=start.plan,
+        slot=start.slot,
+        attempt=start.attempt,
+        code=error.code,
+        message=error.message,
+        remedy=error.remedy,
+        seconds=0.0,
+    )
+    return start, failure
 
 
 def _common(run: Run) -> dict[str, Any]:

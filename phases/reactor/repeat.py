@@ -11,6 +11,8 @@ finished worker left, or goes on where a killed one stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from stillhouse.phases.catalog import CATALOG
@@ -18,11 +20,15 @@ from stillhouse.phases.reactor import recording
 from stillhouse.phases.workers.job import Job, Outcome
 from stillhouse.phases.workers.launch import Launcher
 from stillhouse.registry.home import Home
+from stillhouse.registry.ledger.ledger import hash_at, lines_until
+from stillhouse.registry.planning.provenance import Provenance
+from stillhouse.registry.planning.sealing import release_rows
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Kind, Product
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import PhaseError
+from stillhouse.schemas.rows import ReleaseRows
 from stillhouse.store.disk.hashing import hash_bytes
 
 TAG = "stillhouse rewind v1\n"
@@ -33,8 +39,11 @@ def repeat_key(run: Digest) -> Digest:
     return hash_bytes(f"{TAG}{run}".encode()).digest
 
 
-def job_of(state: State, run: Run) -> Job:
-    """What the worker is to do: what it did, with the version of its phase that is there now."""
+def job_of(state: State, run: Run, rows: ReleaseRows | None = None) -> Job:
+    """What the worker is to do: what it did, with the version of its phase that is there now.
+
+    rows: for a run that sealed a release, what the ledger said when it started.
+    """
     started = run.started
     installed = {spec.name: spec.version for spec in CATALOG}
     return Job(
@@ -50,6 +59,28 @@ def job_of(state: State, run: Run) -> Job:
             for parent in started.inputs
             if not parent.circumstance
         ),
+        rows=rows,
+    )
+
+
+def sealed_rows(log: Path, run: Run) -> ReleaseRows | None:
+    """What the ledger said when a run started that sealed a release; None for any other run.
+
+    Raises IntegrityError.
+    """
+    if not any(spec.seals for spec in CATALOG if spec.name == run.started.phase):
+        return None
+    then = State()
+    for line in lines_until(log, run.started_seq - 1):
+        then.take(line)
+    return release_rows(
+        then,
+        Provenance(then, CATALOG),
+        plan=run.started.plan,
+        slot=run.started.slot,
+        inputs=[parent for parent in run.started.inputs if not parent.circumstance],
+        verdicts=run.started.params["verdicts"],
+        hash_of=partial(hash_at, log),
     )
 
 

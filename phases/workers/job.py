@@ -28,6 +28,7 @@ from stillhouse.phases.workers.processes import Process
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Form, Kind, Product
 from stillhouse.schemas.digest import Digest
+from stillhouse.schemas.rows import ReleaseRows
 from stillhouse.schemas.value import Value
 
 _File = TypeVar("_File", "Outcome", "EndingFile", "WorkerFile")
@@ -54,6 +55,8 @@ class Job(Value):
     slot: str
     params: dict[str, Any]
     inputs: tuple[JobInput, ...]
+    rows: ReleaseRows | None = None
+    """What the ledger says of a release, for the phase that seals one."""
 
 
 class Failure(Value):

@@ -172,7 +172,7 @@ def _work(
         scratch=work,
         sink=StoreSink(store, recorded),
         progress=ProgressFile(folder / "progress.json", begun),
-        registry=home,
+        rows=job.rows,
     )
     products = phase_function(job.phase)(context)
     _check_promise(job, products)

@@ -15,6 +15,7 @@ failed refuses every further append.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,20 @@ def audit(path: Path, seen: Callable[[Line], object] = lambda _: None) -> Audit:
         fault = error
     torn = path.stat().st_size - end.offset if path.exists() else 0
     return Audit(events=end.seq, head=end, torn=0 if fault else torn, fault=fault)
+
+
+def lines_until(path: Path, seq: int) -> Iterator[Line]:
+    """The verified lines of the log up to event `seq`. Raises IntegrityError."""
+    lines = (line for chunk in LedgerReader(path).chunks() for line in chunk)
+    return itertools.takewhile(lambda line: line.seq <= seq, lines)
+
+
+def hash_at(path: Path, seq: int) -> str:
+    """The hash of event `seq`. Raises IntegrityError, KeyError when the log is shorter."""
+    for line in lines_until(path, seq):
+        if line.seq == seq:
+            return line.hash
+    raise KeyError(seq)
 
 
 def events_at(path: Path, wanted: Collection[int]) -> dict[int, Event]:

@@ -5,6 +5,7 @@ How a run stands is said here alone; the SQL view `runs` says the same, and a te
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -31,6 +32,29 @@ class RunName:
 
     run: Digest
     slot: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Success:
+    """One attempt that succeeded; what it was given and made never changes again."""
+
+    seq: int
+    """Of `run.succeeded`."""
+    started_seq: int
+    started: RunStarted
+    outputs: Mapping[str, Digest]
+    """By role."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fill:
+    """A slot of a plan was filled: by a run of its own, or by one of another plan."""
+
+    seq: int
+    """Of `run.succeeded` or `run.reused`."""
+    slot: str
+    success: Success
+    reused: bool
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stillhouse.registry.ledger.format import Line
 from stillhouse.registry.ledger.ledger import LedgerReader
-from stillhouse.registry.state.runs import Run
+from stillhouse.registry.state.runs import Fill, Run, Success
 from stillhouse.schemas import events as e
 from stillhouse.schemas.artifact import Form, Kind, Origin
 from stillhouse.schemas.digest import Digest
@@ -109,6 +109,15 @@ class Waived:
     fact: e.GateWaived
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One recorded request for a plan."""
+
+    seq: int
+    given: Mapping[Digest, int]
+    """Artifact that the recipe names -> the event that published the one that is meant."""
+
+
 @dataclass(kw_only=True)
 class State:
     """Everything that decisions read."""
@@ -122,8 +131,14 @@ class State:
     runs: dict[Digest, Run] = field(default_factory=dict)
     filled: dict[tuple[Digest, str], Digest] = field(default_factory=dict)
     """(plan, slot) -> the run key that fills it."""
+    successes: dict[Digest, list[Success]] = field(default_factory=dict)
+    """run key -> its attempts that succeeded, oldest first."""
+    fills: dict[Digest, list[Fill]] = field(default_factory=dict)
+    """plan -> what ever filled its slots, oldest first."""
     requested: dict[Digest, int] = field(default_factory=dict)
     """plan -> seq of its latest request."""
+    requests: dict[Digest, list[Request]] = field(default_factory=dict)
+    """plan -> every request, oldest first."""
     asked_at: dict[Digest, str] = field(default_factory=dict)
     """plan -> time of its latest request (RFC 3339 UTC)."""
     dropped: dict[Digest, int] = field(default_factory=dict)
@@ -293,6 +308,8 @@ def _on_plan_requested(state: State, event: Event, fact: e.PlanRequested) -> Non
     state.requested[fact.plan] = event.seq
     state.asked_at[fact.plan] = event.ts
     state.priorities[fact.plan] = fact.priority
+    request = Request(seq=event.seq, given=fact.given or {})
+    state.requests.setdefault(fact.plan, []).append(request)
 
 
 def _on_plan_cancelled(state: State, event: Event, fact: e.PlanCancelled) -> None:
@@ -327,7 +344,16 @@ def _on_run_succeeded(state: State, event: Event, fact: e.RunSucceeded) -> None:
     run = _ended(state, event, fact.run, "succeeded")
     run.seconds, run.log = fact.seconds, fact.log
     run.outputs = {o.role: o.digest for o in fact.outputs}
+    success = Success(
+        seq=event.seq,
+        started_seq=run.started_seq,
+        started=run.started,
+        outputs=run.outputs,
+    )
+    state.successes.setdefault(fact.run, []).append(success)
     state.filled[fact.plan, fact.slot] = fact.run
+    fill = Fill(seq=event.seq, slot=fact.slot, success=success, reused=False)
+    state.fills.setdefault(fact.plan, []).append(fill)
 
 
 def _on_run_failed(state: State, event: Event, fact: e.RunFailed) -> None:
@@ -349,8 +375,11 @@ def _on_run_cancelled(state: State, event: Event, fact: e.RunCancelled) -> None:
         run.wished_seq = event.seq
 
 
-def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:  # noqa: ARG001
+def _on_run_reused(state: State, event: Event, fact: e.RunReused) -> None:
     state.filled[fact.plan, fact.slot] = fact.run
+    for success in state.successes.get(fact.run, ())[-1:]:
+        fill = Fill(seq=event.seq, slot=fact.slot, success=success, reused=True)
+        state.fills.setdefault(fact.plan, []).append(fill)
 
 
 def _on_run_retried(state: State, event: Event, fact: e.RunRetried) -> None:

@@ -171,5 +171,4 @@ def a_context(
         scratch=scratch,
         sink=sink,
         progress=progress,
-        registry=None,
     )

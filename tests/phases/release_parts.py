@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stillhouse.phases.contract import Context, Input, Put
 from stillhouse.phases.deployment import slots
 from stillhouse.phases.deployment.request import Checkpoint, Graph, Request
-from stillhouse.registry.projection.release import ArtifactRow, ReleaseRows
 from stillhouse.schemas import canonical
 from stillhouse.schemas.artifact import Kind
 from stillhouse.schemas.contract import Architecture, Contract, Golden, ShapeStatus, Tensor
@@ -19,6 +17,7 @@ from stillhouse.schemas.facts import ReportFacts
 from stillhouse.schemas.policy import Check, Gate, Policy, Tier
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.release import Head, ReleasedFile, RunRow
+from stillhouse.schemas.rows import ArtifactRow, ReleaseRows
 from stillhouse.schemas.slot import Shape, SlotId
 from stillhouse.store.disk.hashing import hash_bytes
 from stillhouse.store.objects.local import BlobStore
@@ -164,7 +163,7 @@ def an_artifact(content: str, kind: Kind, **changes: Any) -> ArtifactRow:
         run=None,
         facts={},
     )
-    return replace(known, **changes)
+    return known.model_copy(update=changes)
 
 
 def a_report(slot: str, subject: str, *, seq: int, not_run: tuple[str, ...] = ()) -> ArtifactRow:
@@ -214,6 +213,7 @@ def a_run(slot: str, seq: int, **tools: str) -> RunRow:
 
 def the_facts(**changes: Any) -> ReleaseRows:
     known = ReleaseRows(
+        rule=2,
         recipe=RECIPE,
         policy=THE_POLICY,
         artifacts=tuple(the_artifacts()),
@@ -226,7 +226,7 @@ def the_facts(**changes: Any) -> ReleaseRows:
         waivers={},
         head=Head(seq=95, hash="a" * 64),
     )
-    return replace(known, **changes)
+    return known.model_copy(update=changes)
 
 
 THE_CHECKPOINT = Checkpoint(digest=CHECKPOINT, vocab_size=9, eos_token_ids=(2,), has_tokenizer=True)
@@ -255,21 +255,6 @@ FILES = tuple(
 
 
 # --- the same, with real files --------------------------------------------------------------------
-
-
-@dataclass
-class Ledger:
-    """Answers with given facts, restated for the digests that it is asked about."""
-
-    facts_given: ReleaseRows
-    asked: list[tuple[set[Digest], set[int]]] = field(default_factory=list)
-
-    def __call__(
-        self, *, plan: Digest, policy: Digest, roots: Iterable[Digest], events: Iterable[int]
-    ) -> ReleaseRows:
-        assert (plan, policy) == (PLAN, POLICY)
-        self.asked.append((set(roots), set(events)))
-        return self.facts_given
 
 
 class Sink:
@@ -340,4 +325,5 @@ def a_context(folder: Path, shapes: Sequence[str] = SHAPES) -> Context:
         scratch=folder / "work",
         sink=Sink(folder / "objects"),
         progress=silent,
+        rows=the_facts(),
     )

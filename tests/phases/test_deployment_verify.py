@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from stillhouse.phases.deployment.verify import expired_waivers, verify_folder
-from stillhouse.phases.deployment.work import seal
+from stillhouse.phases.deployment.work import release as release_of
 from stillhouse.schemas import canonical
 from stillhouse.schemas.errors import InputError, UntrustedFileError
 from stillhouse.schemas.release import Manifest, WaiverRow
 
-from .release_parts import NOW, Ledger, a_context, the_facts
+from .release_parts import NOW, a_context
 
 MODEL = "models/prefill-8.mlpackage/Data/weights/weight.bin"
 
@@ -25,7 +25,7 @@ MODEL = "models/prefill-8.mlpackage/Data/weights/weight.bin"
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sealed")
     context = a_context(folder)
-    seal(context, Ledger(the_facts()))
+    release_of(context)
     return context.scratch / "release"
 
 
@@ -207,7 +207,7 @@ def test_a_manifest_that_points_out_of_the_folder_is_refused(release: Path, path
         lambda m: m["files"][0].update(size=-1),
         lambda m: m.update(unknown=1),
         lambda m: m.pop("files"),
-        lambda m: m.update(schema_version=2),
+        lambda m: m.update(schema_version=3),
     ],
 )
 def test_a_malformed_manifest_is_refused(
