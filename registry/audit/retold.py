@@ -54,10 +54,10 @@ def retell(projection: Path, log: Path, end: int) -> Retold:
         Projection(fresh, stretch).rebuild()
         deadline = time.monotonic() + PATIENCE
         try:
-            with Instance().borrowed(
+            with Instance(fresh).borrowed(
                 projection, read_only=True, deadline=deadline, discard=True
             ) as connection:
-                quoted = str(fresh).replace("'", "''")
+                quoted = str(fresh.absolute()).replace("'", "''")
                 connection.execute(f"ATTACH '{quoted}' AS fresh (READ_ONLY)")
                 return _compared(connection)
         except HeldError:

@@ -3,6 +3,10 @@
 Building an instance costs tens of milliseconds, attaching a file to one costs one. While a file is
 attached for writing, nobody else can even read it. So one instance is kept, and files come and go.
 
+A file may have been made by somebody else, and a view in it runs when it is asked for anything. So
+an instance is sealed when it is made, before it attaches: it reaches the files that it was made for
+and those that DuckDB writes beside them, and its configuration is locked.
+
 Rules: one borrower at a time per instance. A lock conflict is retried until a deadline. The file is
 let go, also after an error. Nothing but answers is written to stdout. Ctrl-C is Ctrl-C.
 """
@@ -12,7 +16,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
 _HOLDER = re.compile(r"held in (?P<program>.+?) \(PID (?P<pid>\d+)\)")
 _RETRY_SECONDS = 0.02
+_BESIDE = ("", ".wal", ".checkpoint.wal", ".wal.checkpoint", ".recovery.wal")
+"""Ends of the names of a database and of what DuckDB writes beside it."""
 _SIGNALLED = "Query interrupted"
 """The RuntimeError into which DuckDB's binding turns a KeyboardInterrupt amid a statement."""
 
@@ -39,7 +45,9 @@ class HeldError(Exception):
 class Instance:
     """A DuckDB instance that outlives the files it attaches."""
 
-    def __init__(self) -> None:
+    def __init__(self, *others: Path) -> None:
+        """others: what may be attached besides the file that is borrowed first."""
+        self._others = others
         self._connection: DuckDBPyConnection | None = None
         self._mutex = threading.RLock()
 
@@ -53,7 +61,7 @@ class Instance:
         block changes it for good. Raises HeldError after the deadline, duckdb.Error for damage.
         """
         with self._mutex:
-            connection = self._connection = self._connection or _connect(path)
+            connection = self._connection = self._connection or _connect(path, self._others)
             try:
                 _attach(connection, path, read_only=read_only, deadline=deadline)
                 yield connection
@@ -74,7 +82,7 @@ class Instance:
         connection.close()
 
 
-def _connect(path: Path) -> DuckDBPyConnection:
+def _connect(path: Path, others: Iterable[Path]) -> DuckDBPyConnection:
     import duckdb
 
     connection = duckdb.connect(":memory:")
@@ -83,7 +91,11 @@ def _connect(path: Path) -> DuckDBPyConnection:
     # The bar would be drawn on stdout, among the answer's rows, after two seconds.
     connection.execute("SET enable_progress_bar = false")
     # Without this, a large query spills into the folder that the command was started in.
-    connection.execute("SET temp_directory = ?", [f"{path}.tmp"])
+    connection.execute("SET temp_directory = ?", [f"{path.absolute()}.tmp"])
+    reached = [str(each.absolute()) + end for each in (path, *others) for end in _BESIDE]
+    connection.execute("SET allowed_paths = ?", [reached])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
     return connection
 
 
@@ -92,7 +104,7 @@ def _attach(
 ) -> None:
     import duckdb
 
-    quoted = str(path).replace("'", "''")
+    quoted = str(path.absolute()).replace("'", "''")
     mode = "READ_ONLY" if read_only else "READ_WRITE"
     while True:
         try:

@@ -73,7 +73,7 @@ class Projection:
         self._log = log
         self._known = known
         self._lock = witness.lock_of(path)
-        self._instance = Instance()
+        self._instance = Instance(path, _fresh(path))
 
     def catch_up(self, timeout: float = PATIENCE) -> int:
         """Project everything that is in the ledger now; the seq that is reached.
@@ -177,7 +177,7 @@ class Projection:
 
     def _build(self, lock: int) -> int:
         """Build beside the old file and replace it, so that a failure leaves what was there."""
-        fresh = self._path.with_name(self._path.name + ".new")
+        fresh = _fresh(self._path)
         try:
             _remove(fresh)
             with self._borrowed(fresh, read_only=False, deadline=0) as connection:
@@ -352,6 +352,11 @@ def _durable_size(log: Path) -> int:
 def _set_cursor(connection: DuckDBPyConnection, at: Position) -> None:
     values = {"seq": at.seq, "hash": at.hash, "pos": at.offset}
     connection.execute(named("set_cursor"), values)
+
+
+def _fresh(path: Path) -> Path:
+    """Where a rebuilt file is made."""
+    return path.with_name(path.name + ".new")
 
 
 def _wal(path: Path) -> Path:

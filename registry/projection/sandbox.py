@@ -1,9 +1,9 @@
 """SQL from people: one statement that can read the projection, and do nothing else.
 
 Three walls, each enough for most escapes. The statement must be one that reads. The file is
-attached read-only. The instance is sealed after attaching: `enable_external_access` off,
-configuration locked. Under the seal no statement reads or writes another file, loads an extension
-or lifts the seal. A sealed instance serves one statement and is thrown away.
+attached read-only. The instance is sealed (registry/projection/borrow.py): no statement reads or
+writes another file, loads an extension or lifts the seal. It serves one statement of a person and
+is thrown away.
 
 A statement is answered on a thread of its own. The main one only notices Ctrl-C between two calls
 of DuckDB, and a statement is one call.
@@ -29,11 +29,6 @@ Params = Mapping[str, object] | Sequence[object]
 
 _READING = frozenset({"SELECT", "EXPLAIN"})
 """DuckDB's statement types that only read. SHOW, DESCRIBE, FROM and VALUES are SELECT to it."""
-
-_SEALS = (
-    "SET enable_external_access = false",
-    "SET lock_configuration = true",
-)
 
 _AGAIN_SECONDS = 0.02
 """Between two attempts to stop a statement: one that came too early is forgotten by DuckDB."""
@@ -63,14 +58,12 @@ class Rows:
 def ask_sealed(
     connection: DuckDBPyConnection, statement: str, params: Params = (), *, limit: float
 ) -> Rows:
-    """Seal an instance for good, and answer one reading statement over what is attached to it.
+    """Answer one reading statement over what is attached to a sealed instance.
 
     limit: seconds that it may take. Raises InputError `sql.refused` or `sql.too_long`, and
     duckdb.Error when the file is damaged; KeyboardInterrupt stops the statement first.
     """
     _require_reading(connection, statement)
-    for seal in _SEALS:
-        connection.execute(seal)
     with _time_limit(connection, limit):
         return _stoppable(connection, statement, params)
 
