@@ -7,24 +7,30 @@ heads that somebody kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from stillhouse.registry.audit.arrows import compare_index
 from stillhouse.registry.audit.audit import examine, read_copies, read_projection
 from stillhouse.registry.audit.report import AuditReport, first_bad, report
 from stillhouse.registry.audit.retold import retell
+from stillhouse.registry.audit.sealed import ManifestReport, Sealed, compare, sealed
 from stillhouse.registry.audit.touched import Touched, parsed, readable, touched
 from stillhouse.registry.audit.witnesses import Witness, noted_heads, parse_head
 from stillhouse.registry.home import LEDGER, PROJECTION
 from stillhouse.release import read_manifest
+from stillhouse.schemas.contract import Contract
 from stillhouse.schemas.digest import SHORT, Digest
-from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.errors import IntegrityError, StillError
 from stillhouse.schemas.events import ReleaseCut
-from stillhouse.schemas.release import Manifest
+from stillhouse.schemas.release import RUNTIME_CONFIG, Manifest, RuntimeConfig
+from stillhouse.schemas.rows import ReleaseRows
+from stillhouse.store.trees.trees import read_tree
 
 if TYPE_CHECKING:
     from stillhouse.registry.audit.audit import Projected
     from stillhouse.registry.home import Home
+    from stillhouse.registry.state.state import State
     from stillhouse.session import Session
 
 
@@ -44,7 +50,10 @@ def audit(session: Session, heads: Sequence[str] = ()) -> AuditReport:
         retold = retell(home.projection, home.log, found.offset)
     first = first_bad(found, retold)
     hurt = None if first is None else _touched(home, projected, first)
-    return report(found, retold, unread, hurt)
+    if found.findings:
+        return report(found, retold, unread, hurt)
+    index = compare_index(home.lineage, home.log)
+    return report(found, retold, unread, hurt, manifests=tuple(_manifests(session)), index=index)
 
 
 def _sealed_heads(session: Session, projected: Projected) -> tuple[list[Witness], list[Digest]]:
@@ -65,6 +74,43 @@ def _sealed_heads(session: Session, projected: Projected) -> tuple[list[Witness]
         else:
             heads.append(Witness(source=f"release {release[:SHORT]}", seq=at.seq, hash=at.hash))
     return heads, unread
+
+
+def _manifests(session: Session) -> Iterator[ManifestReport]:
+    """Every release that can be read, its manifest derived again from the verified ledger."""
+    from stillhouse.phases.catalog import CATALOG
+
+    state = session.state()
+    lines = (line for chunk in session.reader().chunks() for line in chunk)
+    for found in sealed(state, lines, CATALOG):
+        try:
+            manifest = Manifest.model_validate_json(read_manifest(session.store, found.release))
+        except (IntegrityError, ValueError):
+            continue  # told as unread
+        yield compare(found, manifest, _again(session, state, found))
+
+
+def _again(session: Session, state: State, found: Sealed) -> Manifest | None:
+    from stillhouse.phases.deployment.again import manifest_again
+
+    published = state.from_run(found.release)
+    if published is None or not isinstance(found.rows, ReleaseRows):
+        return None
+    try:
+        texts = {e.path: e.digest for e in read_tree(session.store, found.release)}
+        return manifest_again(
+            found.success.started,
+            published.fact.files,
+            {
+                path: Contract.model_validate_json(session.store.read(digest))
+                for path, digest in texts.items()
+                if path.startswith("contracts/")
+            },
+            RuntimeConfig.model_validate_json(session.store.read(texts[RUNTIME_CONFIG])),
+            found.rows,
+        )
+    except (StillError, ValueError, KeyError):
+        return None
 
 
 def _touched(home: Home, projected: Projected, seq: int) -> Touched:

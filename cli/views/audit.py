@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stillhouse.cli.views.events import describe
-from stillhouse.registry.home import LEDGER, PROJECTION
+from stillhouse.registry.home import LEDGER, LINEAGE, PROJECTION
 
 if TYPE_CHECKING:
     from stillhouse.cli.screen import Screen
@@ -34,6 +34,16 @@ def show_audit(screen: Screen, found: AuditReport) -> None:
     for table in found.projection.differing:
         place = f"event {table.seq}" if table.seq else ""
         screen.row("bad", place, PROJECTION, f"{table.name} differs")
+    if found.index == "differs":
+        screen.row("bad", "", LINEAGE, "its arrows are not what the ledger says")
+    for manifest in found.manifests:
+        what = f"release {screen.short(manifest.release)}"
+        if manifest.differing:
+            parts = ", ".join(manifest.differing)
+            screen.row("bad", what, "its manifest is not what the ledger says", parts)
+        for claim in manifest.overclaimed:
+            words = (claim.kind, screen.short(claim.digest), claim.name or "")
+            screen.row("overclaims", what, "names, and never rested on", *words)
     if found.touches is not None:
         _show_touched(screen, found.touches)
     _show_verdict(screen, found)
@@ -85,4 +95,14 @@ def _show_verdict(screen: Screen, found: AuditReport) -> None:
     if any(finding.where == LEDGER for finding in found.findings):
         screen.next("Restore events.log from a copy, and audit that.")
     else:
-        screen.next("The ledger is whole: delete registry.duckdb, and it is built anew from it.")
+        screen.next(_rebuilding(found))
+
+
+def _rebuilding(found: AuditReport) -> str:
+    """What to do where the ledger is whole, and something made from it is not."""
+    bad = [LINEAGE] if found.index == "differs" else []
+    if found.projection.differing or any(f.where == PROJECTION for f in found.findings):
+        bad.append(PROJECTION)
+    if not bad:
+        return "The ledger is whole: do not use that release, and `still run` its recipe again."
+    return f"The ledger is whole: delete {' and '.join(bad)}, and it is built anew from it."

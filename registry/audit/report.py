@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from stillhouse.registry.audit.arrows import IndexState
 from stillhouse.registry.audit.audit import Examination, Finding
 from stillhouse.registry.audit.retold import Difference, Retold
+from stillhouse.registry.audit.sealed import ManifestReport
 from stillhouse.registry.audit.touched import Touched
 from stillhouse.registry.audit.witnesses import Testimony
 from stillhouse.registry.home import PROJECTION
@@ -43,7 +45,11 @@ class AuditReport:
     """… and what there is that could not be asked."""
     ledger: Audit
     projection: ProjectionReport
+    index: IndexState
+    """The lineage index, held against the ledger."""
     heads: tuple[Testimony, ...]
+    manifests: tuple[ManifestReport, ...]
+    """Of every release whose manifest could be read, held against the ledger."""
     unread_releases: tuple[Digest, ...]
     """Releases whose manifest cannot be read, so that it could not be asked."""
     findings: tuple[Finding, ...]
@@ -65,6 +71,9 @@ def report(
     retold: Retold | None,
     unread: Sequence[Digest],
     touched: Touched | None,
+    *,
+    manifests: Sequence[ManifestReport] = (),
+    index: IndexState = "not compared",
 ) -> AuditReport:
     """Put together what an audit found.
 
@@ -74,7 +83,10 @@ def report(
     differing = retold.differences if retold else ()
     parts = _parts(found, retold, unread)
     return AuditReport(
-        ok=not found.findings and not differing,
+        ok=not found.findings
+        and not differing
+        and not any(m.differing for m in manifests)
+        and index != "differs",
         compared=tuple(part for part, compared in parts.items() if compared),
         not_compared=tuple(part for part, compared in parts.items() if not compared),
         ledger=found.audit,
@@ -86,7 +98,9 @@ def report(
             tables=retold.state if retold else "not compared",
             differing=differing,
         ),
+        index=index,
         heads=found.heads,
+        manifests=tuple(manifests),
         unread_releases=tuple(unread),
         findings=found.findings,
         first=first_bad(found, retold),

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from stillhouse.registry.home import FOLDER, Home
+from stillhouse.registry.lineage import graph, index
+from stillhouse.registry.lineage.index import Image
 from stillhouse.schemas.event import GENESIS
 from stillhouse.session import Session, make_registry, open_registry
 
@@ -275,3 +277,39 @@ def test_what_is_no_head_is_refused(still: Still, home: Home, head: str) -> None
     answer = still("audit", "--head", head)
     assert answer.code == 2
     assert "SEQ:HASH" in answer.err
+
+
+# -- what is made from the ledger -----------------------------------------------------------------
+
+
+def test_an_index_with_a_turned_arrow_and_right_checksums_is_found(
+    still: Still, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_TAIL", 0)  # it is kept however few events there are
+    assert still("lineage", "release@latest").code == 0
+    assert still("audit", "--json").json["index"] == "equal"
+    home.lineage.write_bytes(_with_a_turned_arrow(Image(home.lineage.read_bytes())))
+    answer = still("audit", "--json")
+    assert (answer.code, answer.json["index"], answer.json["ok"]) == (1, "differs", False)
+    said = still("audit")
+    assert "delete lineage.idx" in said.err
+    home.lineage.unlink()
+    assert still("audit").code == 0
+
+
+def _with_a_turned_arrow(image: Image) -> bytes:
+    """The index, whose last arrow leads to node 0; every checksum is right."""
+    sections = {name: bytearray(image._section(name).tobytes()) for name in index._ITEMS}
+    assert sections["up_target"][-4:] != bytes(4)
+    sections["up_target"][-4:] = bytes(4)
+    return index._encode(image.position, image.nodes, image.arrows, sections)
+
+
+def test_an_index_that_is_damaged_is_not_held_against_the_ledger(
+    still: Still, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_TAIL", 0)
+    assert still("lineage", "release@latest").code == 0
+    home.lineage.write_bytes(home.lineage.read_bytes()[:-1])
+    assert still("audit", "--json").json["index"] == "unreadable"
+    assert still("audit").code == 0
