@@ -5,8 +5,7 @@ source lines, paths of this machine, module and function names. It is removed be
 itself is steady: torch writes fixed dates, and the archive's inner folder is named after the file,
 which therefore always has the same name.
 
-Loading a `.pt2` can run code. Only archives that a recorded run made are opened, see
-phases/workers/main.py; the bytes are those of the recorded digest.
+What `torch.export.load` reads can run code; reading.py reads archives as data.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import torch
 from torch.export import ExportedProgram
+
+from stillhouse.phases.models.static.reading import read_program
 
 ARCHIVE_NAME = "graph.pt2"
 
@@ -42,9 +43,8 @@ def save(program: ExportedProgram, folder: Path) -> Path:
 
 
 def load(path: Path) -> ExportedProgram:
-    """Read an archive that a recorded run made, whatever its file is called."""
-    with path.open("rb") as opened:
-        return torch.export.load(opened)
+    """Read an archive, whatever its file is called. Raises PhaseError where it may hold code."""
+    return read_program(path)
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
