@@ -5,14 +5,14 @@ records `run.started`, and hands the open descriptor down. So there is no moment
 recorded, not finished, and unlocked. A worker outlives the reactor that started it and is found
 again.
 
-A worker gets our environment without what looks like a secret. What it leaves in words (its log,
-its failure) passes through here on its way to the ledger and the store, and is cleaned.
+A worker gets the variables of an allow-list, and the secrets that are named. What it leaves in
+words (its log, its failure) passes through here on its way to the ledger and the store, and is
+cleaned.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -67,19 +67,40 @@ _GLANCES, _GLANCE = 25, 0.002
 """How often, and after how many seconds, a busy lock is tried again that no live worker holds:
 a look at who is alive holds it for microseconds."""
 
-# HF_TOKEN_READ, SECRET_KEY_BASE, AWS_ACCESS_KEY_ID, PGPASSWORD, MYSQL_PWD, PRIVATEKEY, GITHUB_PAT;
-# not TOKENIZERS_PARALLELISM, KEYBOARD, MONKEY, ASKPASS, PATH or PWD.
 _DYING_SECONDS = 0.5
 """The longest that a process whose files are closed is waited for."""
 
-_SECRET_NAME = re.compile(
-    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(ACCESS|API|AUTH|PRIVATE|SIGNING)KEY"
-    r"|TOKENS?(?![A-Z])|(?<![A-Z])(KEYS?|PASS|PAT|CREDS?)(?![A-Z])|_PWD(?![A-Z])",
-    re.IGNORECASE,
+_PASSED = frozenset(
+    [
+        "HOME",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "LANG",
+        "LANGUAGE",
+        "LD_LIBRARY_PATH",
+        "LOGNAME",
+        "PATH",
+        "PYTHONHASHSEED",
+        "PYTHONHOME",
+        "PYTHONPYCACHEPREFIX",
+        "PYTHONWARNINGS",
+        "SHELL",
+        "TEMP",
+        "TERM",
+        "TMP",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        "VIRTUAL_ENV",
+        "XDG_CACHE_HOME",
+    ]
 )
+_PASSED_BY_BEGINNING = ("CUDA_", "GOMP_", "KMP_", "LC_", "NVIDIA_", "OMP_", "OPENBLAS_", "STILL_")
+"""Names of variables that a worker sees, and how others begin.
 
-_UNKEYED = ("ATEN_", "MKL_", "ONEDNN_")
-"""Knobs of numeric libraries that no run key holds; a worker does not see them."""
+An allow-list: credentials have any name (DATABASE_URL, SSH_AUTH_SOCK, KUBECONFIG). Knobs that
+change numbers and that no run key holds (ATEN_, MKL_, ONEDNN_, TORCH_) are not on it.
+"""
 
 _SIGN = "STILL_WORKER_OF"
 """The variable that says of a process which registry's worker it is, or was spawned by."""
@@ -408,14 +429,14 @@ class Launcher:
 
 
 def _environment(root: str, secrets: Collection[str]) -> dict[str, str]:
-    """A worker's environment: ours, offline, quiet, without a second set of threads, or secrets."""
+    """A worker's environment: offline, quiet, without a second set of threads; `secrets` pass."""
     # Wherever this program was imported from, the worker must find it too.
     ours = str(Path(__file__).absolute().parents[3])  # a link is not followed
     inherited = os.environ.get("PYTHONPATH")
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(_UNKEYED) and (name in secrets or not _SECRET_NAME.search(name))
+        if name in secrets or name in _PASSED or name.startswith(_PASSED_BY_BEGINNING)
     }
     return kept | {
         "PYTHONPATH": os.pathsep.join([ours, inherited] if inherited else [ours]),
