@@ -12,10 +12,11 @@ of DuckDB, and a statement is one call.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 
 Params = Mapping[str, object] | Sequence[object]
 
-_READING = frozenset({"SELECT", "EXPLAIN"})
-"""DuckDB's statement types that only read. SHOW, DESCRIBE, FROM and VALUES are SELECT to it."""
-
+_ANALYZE = re.compile(rb"analy[sz]e\b", re.IGNORECASE)
 _AGAIN_SECONDS = 0.02
 """Between two attempts to stop a statement: one that came too early is forgotten by DuckDB."""
 
@@ -113,8 +112,30 @@ def _require_reading(connection: DuckDBPyConnection, statement: str) -> None:
         raise _refused(f"DuckDB refused this SQL: {str(error).strip()}") from error
     if len(found) != 1:
         raise _refused(f"Expected one SQL statement, found {len(found)}.")
-    if found[0].type.name not in _READING:
-        raise _refused(f"{found[0].type.name} is not a statement that only reads.")
+    kind = found[0].type.name
+    if kind == "EXPLAIN":
+        kind = _explained(connection, statement)
+    if kind != "SELECT":
+        raise _refused(f"{kind} is not a statement that only reads.")
+
+
+def _explained(connection: DuckDBPyConnection, statement: str) -> str:
+    """The type of what EXPLAIN is asked about, which EXPLAIN ANALYZE executes."""
+    import duckdb
+
+    text = statement.encode()
+    tokens = duckdb.tokenize(statement)
+    starts = [at for at, kind in tokens if kind != duckdb.token_type.comment]
+    place = 1  # behind EXPLAIN
+    while place < len(starts) and _ANALYZE.match(text, starts[place]):
+        place += 1
+    closing = (n + 1 for n, at in enumerate(starts) if n > place and text[at : at + 1] == b")")
+    # Parentheses hold its options, or the question itself.
+    for first in (place, *closing):
+        with suppress(duckdb.Error, IndexError, UnicodeDecodeError):
+            found = connection.extract_statements(text[starts[first] :].decode())
+            return found[0].type.name if len(found) == 1 else "EXPLAIN"
+    return "EXPLAIN"
 
 
 @contextmanager
