@@ -60,5 +60,7 @@ def list_artifacts(session: Session, kind: Kind | None = None) -> tuple[Artifact
 
 def _origin(state: State, digest: Digest, latest: Published) -> Origin:
     """`imported` only where no run or probe made it as this kind, as in SQL."""
-    made = (p.origin for p in state.artifacts[digest] if p.kind is latest.kind)
-    return next((origin for origin in made if origin != "imported"), "imported")
+    for published in state.artifacts[digest]:
+        if published.kind is latest.kind and published.origin != "imported":
+            return published.origin
+    return "imported"

@@ -48,8 +48,8 @@ class Model:
                 role, digest = given["role"], given["digest"]
                 if role != "recipe":
                     found = self._sources(fill, role, digest, at)
-                    source = found[0][0].head[:3] if found else (None, None, None)
-                    rows.add((*fill.head, role, digest, *source))
+                    p, s, r = found[0][0].head[:3] if found else (None, None, None)
+                    rows.add((*fill.head, role, digest, p, s, r))
                     todo += found
         return rows
 
