@@ -1,17 +1,23 @@
 """Lineage: what an artifact was made from, what was made from it, and how two relate.
 
-Answered from the adjacency index, never by folding the ledger.
+Answered from the adjacency index and a release's manifest; only a plan's needs the folded ledger.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stillhouse.registry.lineage import subgraph
-from stillhouse.registry.lineage.graph import Lineage, Way
+from stillhouse.registry.lineage.graph import Derivation, Lineage, Way, turned
+from stillhouse.registry.lineage.own import OwnLineage
 from stillhouse.registry.state.references import resolve_reference
-from stillhouse.schemas.digest import SHORT
-from stillhouse.schemas.errors import StillError
+from stillhouse.release import read_manifest
+from stillhouse.schemas.artifact import Kind, Parent
+from stillhouse.schemas.digest import SHORT, Digest
+from stillhouse.schemas.errors import IntegrityError, StillError
+from stillhouse.schemas.release import Manifest
 
 if TYPE_CHECKING:
     from stillhouse.registry.lineage.subgraph import Subgraph
@@ -19,29 +25,115 @@ if TYPE_CHECKING:
 
 
 def closure(
-    session: Session, reference: str, way: Way = "up", depth: int | None = None
+    session: Session,
+    reference: str,
+    way: Way = "up",
+    depth: int | None = None,
+    *,
+    plan: str | None = None,
+    everything: bool = False,
 ) -> Subgraph:
     """Everything that shaped an artifact, or that it shaped; `depth`: only so many arrows away.
 
-    Raises ReferenceError_.
+    Upwards from a release, what its own plan's runs used; `plan`: from any artifact, what that
+    plan's runs used; `everything`: what any run used that made equal bytes. Raises ReferenceError_.
     """
     lineage = _lineage(session)
-    return subgraph.closure(lineage, _node(session, lineage, reference), way, depth)
+    node = _node(session, lineage, reference)
+    own = None if everything or way == "down" else _own(session, lineage, node, plan)
+    found = subgraph.closure(own or lineage, node, way, depth)
+    return _told(found, own, node)
 
 
 def derivation(
-    session: Session, reference: str, other: str, *, circumstances: bool = False
+    session: Session,
+    reference: str,
+    other: str,
+    *,
+    circumstances: bool = False,
+    plan: str | None = None,
+    everything: bool = False,
 ) -> Subgraph:
     """A shortest way between two artifacts, up or down; `circumstances`: also over those.
 
-    Raises ReferenceError_, and StillError when neither was made from the other.
+    From a release or within a plan only upwards, over their own arrows, as `closure`. Raises
+    ReferenceError_, and StillError when neither was made from the other.
     """
     lineage = _lineage(session)
     root, goal = (_node(session, lineage, text) for text in (reference, other))
-    found = lineage.derivation(root, goal, circumstances=circumstances)
+    own = None if everything else _own(session, lineage, root, plan)
+    found = (own or lineage).derivation(root, goal, circumstances=circumstances)
+    if own is None and not everything and (own := _own(session, lineage, goal, None)):
+        up = own.derivation(goal, root, circumstances=circumstances)
+        found = None if up is None else Derivation(way="down", arrows=turned(up.arrows, goal))
     if found is None:
-        raise _unrelated(lineage, root, goal, circumstances=circumstances)
-    return subgraph.derivation(lineage, root, goal, found)
+        raise _unrelated(lineage, own or lineage, root, goal)
+    return _told(subgraph.derivation(lineage, root, goal, found), own, root)
+
+
+def _told(found: Subgraph, own: OwnLineage | None, root: int) -> Subgraph:
+    """The part, with how many of its artifacts other runs made too where those do not count."""
+    if own is None:
+        return found
+    return replace(found, head={**found.head, "also_made_by_others": own.shared(root)})
+
+
+def _own(session: Session, lineage: Lineage, node: int, plan: str | None) -> OwnLineage | None:
+    """The arrows of a plan's own runs; None where nothing says whose they are."""
+    if plan is not None:
+        return OwnLineage(lineage, _of_plan(session, plan))
+    if lineage.publication(node).kind is not Kind.RELEASE:
+        return None
+    parents = _of_release(session, lineage, node)
+    return None if parents is None else OwnLineage(lineage, parents)
+
+
+def _of_release(
+    session: Session, lineage: Lineage, node: int
+) -> Mapping[Digest, Sequence[Parent]] | None:
+    """As its manifest tells it; None for one of rule 1, or that can not be read."""
+    release = lineage.digest(node)
+    try:
+        manifest = Manifest.model_validate_json(read_manifest(session.store, release))
+    except (IntegrityError, ValueError):
+        return None
+    if manifest.rule == 1:
+        return None
+    found = {
+        release: [
+            Parent(role=a.role, digest=lineage.digest(a.node), circumstance=a.circumstance)
+            for a in lineage.arrows(node, "up")
+        ]
+    }
+    for run in manifest.provenance:
+        given = [Parent(role=r, digest=d) for r, digests in run.inputs.items() for d in digests]
+        beside = {"recipe": manifest.plan, "environment": run.environment}
+        given += [Parent(role=r, digest=d, circumstance=True) for r, d in beside.items() if d]
+        for made in run.outputs.values():
+            found.setdefault(made, []).extend(given)
+    return found
+
+
+def _of_plan(session: Session, plan: str) -> Mapping[Digest, Sequence[Parent]]:
+    """As its recorded runs tell it. Raises ReferenceError_."""
+    from stillhouse.phases.catalog import CATALOG
+    from stillhouse.registry.planning.provenance import Provenance
+
+    state = session.state()
+    digest = resolve_reference(state, plan, kind=Kind.RECIPE)
+    provenance = Provenance(state, CATALOG)
+    filled = {fill.slot for fill in state.fills.get(digest, ())}
+    steps = (provenance.step(digest, slot, state.seq) for slot in sorted(filled))
+    found: dict[Digest, list[Parent]] = {}
+    for step, links in provenance.behind(step for step in steps if step).items():
+        given = [
+            Parent(role=link.role, digest=link.digest, circumstance=link.circumstance)
+            for link in links
+        ]
+        given.append(Parent(role="recipe", digest=step.plan, circumstance=True))
+        for made in step.fill.success.outputs.values():
+            found.setdefault(made, []).extend(given)
+    return found
 
 
 def _lineage(session: Session) -> Lineage:
@@ -57,14 +149,16 @@ def _node(session: Session, lineage: Lineage, reference: str) -> int:
     return lineage.node(found)
 
 
-def _unrelated(lineage: Lineage, root: int, goal: int, *, circumstances: bool) -> StillError:
-    ends = (lineage.publication(node) for node in (root, goal))
-    one, other = (f"{end.kind} {end.digest[:SHORT]}" for end in ends)
-    beside = not circumstances and lineage.derivation(root, goal, circumstances=True)
+def _unrelated(lineage: Lineage, walked: Lineage | OwnLineage, root: int, goal: int) -> StillError:
+    one, other = (f"{p.kind} {p.digest[:SHORT]}" for p in map(lineage.publication, (root, goal)))
+    ends = ((root, goal), (goal, root))
+    remedy = "`still diff` tells where they begin to differ."
+    if any(walked.derivation(*end, circumstances=True) for end in ends):
+        remedy = "`--circumstances` shows how they relate all the same."
+    elif walked is not lineage and lineage.derivation(root, goal, circumstances=True):
+        remedy = "Other runs that made equal bytes relate them: see `--all`."
     return StillError(
         f"Neither {one} nor {other} was made from the other.",
-        remedy="`--circumstances` shows how they relate all the same."
-        if beside
-        else "`still diff` tells where they begin to differ.",
+        remedy=remedy,
         code="lineage.unrelated",
     )

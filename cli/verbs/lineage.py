@@ -8,7 +8,7 @@ import typer
 
 from stillhouse.cli.arguments import Json, Ref, session_of
 from stillhouse.cli.screen import here
-from stillhouse.cli.views.lineage import Form, show_tree, write_graph
+from stillhouse.cli.views.lineage import Form, note_shared, show_tree, write_graph
 from stillhouse.lineage import closure, derivation
 
 
@@ -28,6 +28,12 @@ def lineage(
     circumstances: Annotated[
         bool, typer.Option("--circumstances", help="With --to: lead over them as well.")
     ] = False,
+    plan: Annotated[
+        str | None, typer.Option("--plan", metavar="REF", help="What this plan's own runs used.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="What any run used that made equal bytes.")
+    ] = False,
     as_json: Json = False,
     dot: Annotated[bool, typer.Option("--dot", help="Print a graph for Graphviz.")] = False,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
@@ -35,19 +41,27 @@ def lineage(
     """Show lineage as a tree with roles.
 
     In parentheses: circumstances, which are recorded but shaped no result. With --to: exit 1 when
-    neither artifact was made from the other.
+    neither artifact was made from the other. Upwards from a release, and with --plan, only what
+    that plan's own runs used counts.
     """
     form = _form(as_json=as_json, dot=dot, mermaid=mermaid)
     _check(up=up, down=down, depth=depth, to=to, circumstances=circumstances)
+    if plan is not None and (down or everything):
+        raise typer.BadParameter("--plan excludes --down and --all")
     session = session_of(context)
     if to is None:
-        found = closure(session, ref, "down" if down else "up", depth)
+        found = closure(
+            session, ref, "down" if down else "up", depth, plan=plan, everything=everything
+        )
     else:
-        found = derivation(session, ref, to, circumstances=circumstances)
+        found = derivation(
+            session, ref, to, circumstances=circumstances, plan=plan, everything=everything
+        )
     if form:
         write_graph(here(), found, form)
     else:
         show_tree(here(), found)
+        note_shared(here(), found)
 
 
 def _form(*, as_json: bool, dot: bool, mermaid: bool) -> Form | None:

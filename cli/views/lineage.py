@@ -34,6 +34,15 @@ def show_tree(screen: Screen, found: Subgraph) -> None:
             screen.line("\t".join((str(depth), *texts)))
 
 
+def note_shared(screen: Screen, found: Subgraph) -> None:
+    """Tell a person that runs of something else made the same bytes."""
+    if count := found.head.get("also_made_by_others"):
+        screen.note(
+            f"Note: other runs made {count} of these too, with equal bytes; what they used is not "
+            "shown. See --all."
+        )
+
+
 def write_graph(screen: Screen, found: Subgraph, form: Form) -> None:
     """One document, piece by piece."""
     for text in {"json": _json, "dot": _dot, "mermaid": _mermaid}[form](found):

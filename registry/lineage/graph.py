@@ -138,7 +138,7 @@ class Lineage:
                 partial(_Graph.way_up, below=below, above=above, circumstances=circumstances)
             )
             if found is not None:
-                arrows = found if way == "up" else _reversed(found, below)
+                arrows = found if way == "up" else turned(found, below)
                 return Derivation(way=way, arrows=arrows)
         return None
 
@@ -303,7 +303,7 @@ class _Graph:
         return Arrow(node=step.node, role=role, circumstance=circumstance)
 
 
-def _reversed(arrows: tuple[Arrow, ...], start: int) -> tuple[Arrow, ...]:
+def turned(arrows: tuple[Arrow, ...], start: int) -> tuple[Arrow, ...]:
     """The same way from its other end: each arrow with the node that it came from."""
     sources = [start, *(arrow.node for arrow in arrows)]
     pairs = zip(sources, arrows, strict=False)

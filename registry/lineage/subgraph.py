@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from stillhouse.registry.lineage.graph import Arrow, Derivation, Lineage, Publication, Way
+from stillhouse.registry.lineage.graph import Arrow, Derivation, Publication, Way
+from stillhouse.registry.lineage.own import Graph
 from stillhouse.schemas.digest import Digest
 
 _REMEMBERED = 16 * 1024
@@ -73,8 +74,8 @@ class Place:
 class Subgraph:
     """Artifacts and the arrows between them. Each part can be read once, artifacts before edges."""
 
-    head: Mapping[str, str]
-    """What it is a part of: digests, and the direction."""
+    head: Mapping[str, object]
+    """What it is a part of: digests, the direction, and which arrows count."""
     artifacts: Iterable[Vertex]
     """Each once."""
     edges: Iterable[Edge]
@@ -87,7 +88,7 @@ class Subgraph:
         return {**self.head, "artifacts": list(self.artifacts), "edges": list(self.edges)}
 
 
-def closure(lineage: Lineage, root: int, way: Way, depth: int | None = None) -> Subgraph:
+def closure(lineage: Graph, root: int, way: Way, depth: int | None = None) -> Subgraph:
     """Everything up or down from `root`, or what is within `depth` arrows of it."""
     found = _Closure(lineage, root, way, depth)
     return Subgraph(
@@ -98,7 +99,7 @@ def closure(lineage: Lineage, root: int, way: Way, depth: int | None = None) -> 
     )
 
 
-def derivation(lineage: Lineage, root: int, goal: int, found: Derivation) -> Subgraph:
+def derivation(lineage: Graph, root: int, goal: int, found: Derivation) -> Subgraph:
     """The way that was found from `root` to `goal`."""
     steps = (_beginning(root), *found.arrows)
     vertices = [
@@ -119,7 +120,7 @@ def derivation(lineage: Lineage, root: int, goal: int, found: Derivation) -> Sub
 class _Closure:
     """Each method makes its pieces as they are asked for."""
 
-    def __init__(self, lineage: Lineage, root: int, way: Way, depth: int | None) -> None:
+    def __init__(self, lineage: Graph, root: int, way: Way, depth: int | None) -> None:
         self._lineage = lineage
         self._root, self._way, self._depth = root, way, depth
         self._published = lru_cache(_REMEMBERED)(lineage.publication)
