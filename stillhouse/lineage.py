@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING
 from stillhouse.registry.lineage import subgraph
 from stillhouse.registry.lineage.graph import Derivation, Lineage, Way, turned
 from stillhouse.registry.lineage.own import OwnLineage
-from stillhouse.registry.state.references import resolve_reference
-from stillhouse.release import read_manifest
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import IntegrityError, StillError
-from stillhouse.schemas.release import Manifest
 
 if TYPE_CHECKING:
     from stillhouse.registry.lineage.subgraph import Subgraph
@@ -92,6 +89,9 @@ def _of_release(
     session: Session, lineage: Lineage, node: int
 ) -> Mapping[Digest, Sequence[Parent]] | None:
     """As its manifest tells it; None for one of rule 1, or that can not be read."""
+    from stillhouse.release import read_manifest  # only a release needs it
+    from stillhouse.schemas.release import Manifest
+
     release = lineage.digest(node)
     try:
         manifest = Manifest.model_validate_json(read_manifest(session.store, release))
@@ -118,6 +118,7 @@ def _of_plan(session: Session, plan: str) -> Mapping[Digest, Sequence[Parent]]:
     """As its recorded runs tell it. Raises ReferenceError_."""
     from stillhouse.phases.catalog import CATALOG
     from stillhouse.registry.planning.provenance import Provenance
+    from stillhouse.registry.state.references import resolve_reference
 
     state = session.state()
     digest = resolve_reference(state, plan, kind=Kind.RECIPE)
@@ -145,7 +146,11 @@ def _node(session: Session, lineage: Lineage, reference: str) -> int:
 
     Only one that names nothing, or too much, needs the folded state: to say what is near.
     """
-    found = lineage.resolve(reference) or resolve_reference(session.state(), reference)
+    found = lineage.resolve(reference)
+    if found is None:
+        from stillhouse.registry.state.references import resolve_reference
+
+        found = resolve_reference(session.state(), reference)
     return lineage.node(found)
 
 
