@@ -103,7 +103,9 @@ class RunRow(Value):
     phase: str
     phase_version: int
     slot: str
-    """Of the plan that is released, also where it reused the run."""
+    """Of `plan`, also where that reused the run."""
+    plan: Digest | None = None
+    """Whose slot it is: the released plan, or one whose run made what the recipe names."""
     reused: bool = False
     """Whether the run was started for another plan."""
     attempt: int | None = None

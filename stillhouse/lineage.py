@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stillhouse.registry.lineage import subgraph
-from stillhouse.registry.lineage.graph import Derivation, Lineage, Way, turned
+from stillhouse.registry.lineage.graph import Lineage, Way
 from stillhouse.registry.lineage.own import OwnLineage
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import SHORT, Digest
@@ -53,26 +53,27 @@ def derivation(
 ) -> Subgraph:
     """A shortest way between two artifacts, up or down; `circumstances`: also over those.
 
-    From a release or within a plan only upwards, over their own arrows, as `closure`. Raises
-    ReferenceError_, and StillError when neither was made from the other.
+    Of a release, and within a plan, over their own arrows, as `closure`. Raises ReferenceError_,
+    and StillError when neither was made from the other.
     """
     lineage = _lineage(session)
     root, goal = (_node(session, lineage, text) for text in (reference, other))
     own = None if everything else _own(session, lineage, root, plan)
-    found = (own or lineage).derivation(root, goal, circumstances=circumstances)
-    if own is None and not everything and (own := _own(session, lineage, goal, None)):
-        up = own.derivation(goal, root, circumstances=circumstances)
-        found = None if up is None else Derivation(way="down", arrows=turned(up.arrows, goal))
+    if own is None and not everything:
+        own = _own(session, lineage, goal, plan)
+    walked = own or lineage
+    found = walked.derivation(root, goal, circumstances=circumstances)
     if found is None:
-        raise _unrelated(lineage, own or lineage, root, goal)
-    return _told(subgraph.derivation(lineage, root, goal, found), own, root)
+        raise _unrelated(lineage, walked, root, goal)
+    below = root if found.way == "up" else goal
+    return _told(subgraph.derivation(lineage, root, goal, found), own, below)
 
 
-def _told(found: Subgraph, own: OwnLineage | None, root: int) -> Subgraph:
-    """The part, with how many of its artifacts other runs made too where those do not count."""
+def _told(found: Subgraph, own: OwnLineage | None, below: int) -> Subgraph:
+    """The part; where only own arrows count, with how many artifacts others made too."""
     if own is None:
         return found
-    return replace(found, head={**found.head, "also_made_by_others": own.shared(root)})
+    return replace(found, head={**found.head, "also_made_by_others": own.shared(below)})
 
 
 def _own(session: Session, lineage: Lineage, node: int, plan: str | None) -> OwnLineage | None:
@@ -107,7 +108,7 @@ def _of_release(
     }
     for run in manifest.provenance:
         given = [Parent(role=r, digest=d) for r, digests in run.inputs.items() for d in digests]
-        beside = {"recipe": manifest.plan, "environment": run.environment}
+        beside = {"recipe": run.plan, "environment": run.environment}
         given += [Parent(role=r, digest=d, circumstance=True) for r, d in beside.items() if d]
         for made in run.outputs.values():
             found.setdefault(made, []).extend(given)
@@ -156,9 +157,8 @@ def _node(session: Session, lineage: Lineage, reference: str) -> int:
 
 def _unrelated(lineage: Lineage, walked: Lineage | OwnLineage, root: int, goal: int) -> StillError:
     one, other = (f"{p.kind} {p.digest[:SHORT]}" for p in map(lineage.publication, (root, goal)))
-    ends = ((root, goal), (goal, root))
     remedy = "`still diff` tells where they begin to differ."
-    if any(walked.derivation(*end, circumstances=True) for end in ends):
+    if walked.derivation(root, goal, circumstances=True):
         remedy = "`--circumstances` shows how they relate all the same."
     elif walked is not lineage and lineage.derivation(root, goal, circumstances=True):
         remedy = "Other runs that made equal bytes relate them: see `--all`."

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from stillhouse.registry.lineage.graph import Arrow, Derivation, Lineage, Publication, Way
+from stillhouse.registry.lineage.graph import Arrow, Derivation, Lineage, Publication, Way, turned
 from stillhouse.schemas.artifact import Parent
 from stillhouse.schemas.digest import Digest
 
@@ -36,7 +36,7 @@ class Graph(Protocol):
 
 
 class OwnLineage:
-    """Upwards only."""
+    """Arrows lead upwards only; a way between two may be found from either end."""
 
     def __init__(self, lineage: Lineage, parents: Mapping[Digest, Sequence[Parent]]) -> None:
         """parents: of each artifact, what its own run was given. Raises KeyError."""
@@ -70,15 +70,22 @@ class OwnLineage:
     def derivation(
         self, node: int, other: int, *, circumstances: bool = False
     ) -> Derivation | None:
-        """A shortest way up from one artifact to another."""
-        ways: dict[int, tuple[Arrow, ...]] = {node: ()}
-        waiting = [node]
+        """A shortest way between two artifacts, up or down; `circumstances`: also over those."""
+        up = self._way_up(node, other, circumstances=circumstances)
+        if up is not None:
+            return Derivation(way="up", arrows=up)
+        down = self._way_up(other, node, circumstances=circumstances)
+        return None if down is None else Derivation(way="down", arrows=turned(down, other))
+
+    def _way_up(self, below: int, above: int, *, circumstances: bool) -> tuple[Arrow, ...] | None:
+        ways: dict[int, tuple[Arrow, ...]] = {below: ()}
+        waiting = [below]
         for near in waiting:  # grows while it is walked
             for arrow in self.arrows(near, "up"):
                 if arrow.node not in ways and (circumstances or not arrow.circumstance):
                     ways[arrow.node] = (*ways[near], arrow)
                     waiting.append(arrow.node)
-        return Derivation(way="up", arrows=ways[other]) if other in ways else None
+        return ways.get(above)
 
     def shared(self, root: int) -> int:
         """How many artifacts behind `root` other runs made too, of something else."""

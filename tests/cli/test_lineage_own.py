@@ -101,7 +101,10 @@ def test_an_artifact_has_only_the_arrows_that_it_is_given(
     found = own.derivation(node, parent)
     assert found is not None
     assert [a.role for a in found.arrows] == ["export"]
-    assert own.derivation(parent, node) is None
+    back = own.derivation(parent, node)
+    assert back is not None
+    assert (back.way, [a.node for a in back.arrows]) == ("down", [node])
+    assert own.derivation(node, lineage.node(session.state().latest[Kind.POLICY])) is None
     with pytest.raises(ValueError, match="down"):
         own.arrows(node, "down")
     assert session.state().published(export, Kind.EXPORT)
