@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from stillhouse.registry.ledger import file as logfile
 from stillhouse.registry.ledger import witness
@@ -29,7 +29,7 @@ from stillhouse.registry.ledger.format import START, Line, Position
 from stillhouse.registry.ledger.ledger import LedgerReader, head
 from stillhouse.registry.projection.asof import AsOf, rewind
 from stillhouse.registry.projection.borrow import HeldError, Instance
-from stillhouse.registry.projection.queries import named, statements
+from stillhouse.registry.projection.queries import named
 from stillhouse.registry.projection.rows import (
     LAYOUT,
     PRESENT,
@@ -38,18 +38,14 @@ from stillhouse.registry.projection.rows import (
     loaders,
     upcasts,
 )
-from stillhouse.registry.projection.sandbox import Params, Rows, ask_sealed, fetch
+from stillhouse.registry.projection.sandbox import Params, Rows, ask_sealed
 from stillhouse.schemas.errors import BusyError, StorageError
 from stillhouse.store.disk import locks
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-T = TypeVar("T")
-Ask = Callable[[str, Params], Rows]
-"""A question of queries.sql, by name, and its parameters."""
-
-__all__ = ["LIMIT", "PATIENCE", "Ask", "Projection", "Rows"]
+__all__ = ["LIMIT", "PATIENCE", "Projection", "Rows"]
 
 PATIENCE = 2.0
 """Seconds to wait for the file or for another process that projects."""
@@ -95,32 +91,18 @@ class Projection:
         timeout: float = PATIENCE,
         limit: float = LIMIT,
     ) -> Rows:
-        """Catch up, then ask: a name of queries.sql, or one statement of a person's own.
+        """Catch up, then ask one reading statement.
 
-        at: answer a person's statement as it would have been answered then (asof.py).
+        at: answer as it would have been answered then (asof.py).
         limit: seconds that a statement may take. Raises what `catch_up` raises, and InputError
         `sql.refused`, `sql.too_long` (sandbox.py says what a person may ask) or `sql.as_of`.
         """
-        if question in statements():
-            return self.consult(lambda ask: ask(question, params), timeout=timeout)
 
         def ask(deadline: float) -> Rows:
             with self._reading(deadline, discard=True) as connection:
                 if at is not None:
                     rewind(connection, at)
                 return ask_sealed(connection, question, params, limit=limit)
-
-        return self._asked(ask, timeout)
-
-    def consult(self, work: Callable[[Ask], T], *, timeout: float = PATIENCE) -> T:
-        """Catch up, then let `work` ask questions of queries.sql, all of one state of the file.
-
-        `work` may be called twice. Raises what `catch_up` raises.
-        """
-
-        def ask(deadline: float) -> T:
-            with self._reading(deadline) as connection:
-                return work(lambda name, params: fetch(connection, named(name), params))
 
         return self._asked(ask, timeout)
 
@@ -131,7 +113,7 @@ class Projection:
 
     # -- steps ---------------------------------------------------------------------------------
 
-    def _asked(self, ask: Callable[[float], T], timeout: float) -> T:
+    def _asked(self, ask: Callable[[float], Rows], timeout: float) -> Rows:
         """Catch up and ask; when that comes upon a damaged block, rebuild and ask again."""
         self.catch_up(timeout)
         try:

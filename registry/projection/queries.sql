@@ -495,26 +495,6 @@ FROM event;
 -- name: as_of_moment
 CREATE TEMP VIEW moment AS SELECT TIMESTAMP '{moment}' AS utc;
 
--- name: audit
--- Counts events of the projection that are not what the chain says. 0: intact.
-SELECT count(*) FROM (SELECT *, lag(hash, 1, repeat('0', 64)) OVER (ORDER BY seq) AS lp FROM event)
-WHERE hash <> sha256(body::VARCHAR) OR prev <> lp OR prev <> body->>'prev';
-
--- name: audit_log
--- The same over the ledger itself, with nothing but DuckDB and the file. 0: intact.
-SELECT count(*) FROM (
-    SELECT
-        hash, body, row_number() OVER () AS line,
-        lag(hash, 1, repeat('0', 64)) OVER () AS lp
-    FROM read_csv(
-        'events.log', delim = '\t', header = false, quote = '', escape = '', auto_detect = false,
-        max_line_size = 1048576, columns = {'hash': 'VARCHAR', 'body': 'VARCHAR'}
-    )
-)
-WHERE hash IS DISTINCT FROM sha256(body) OR (body->>'prev') IS DISTINCT FROM lp
-    OR (body->>'seq')::BIGINT IS DISTINCT FROM line;
-
-
 -- name: audit_rows
 -- What the projection remembers of every event, and whether its copy still is what was hashed.
 SELECT

@@ -16,6 +16,8 @@ from stillhouse.schemas.event import Actor
 from stillhouse.schemas.events import EVENTS
 from stillhouse.schemas.upcast import payload_of
 
+from .documented import OF_THE_PROJECTION
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "events-v1.log"
 HEAD = "1c6c155d14ab2b8996f3be324ad2872f85cb36f51928d6e2d15e6c3ebe160243"
 
@@ -63,7 +65,7 @@ def test_it_folds_projects_and_grows(ledger: Ledger, tmp_path: Path) -> None:
     )
     assert counts.rows == ((6, 6, 1, 2, 22),)
     assert projection.query("SELECT status, seconds FROM runs").rows == (("succeeded", 160.5),)
-    assert projection.query("audit").rows == ((0,),)
+    assert projection.query(OF_THE_PROJECTION).rows == ((0,),)
 
 
 SECOND = GOLDEN.with_name("events-v2.log")
@@ -102,4 +104,4 @@ def test_the_second_folds_and_projects(second: Ledger, tmp_path: Path) -> None:
     projection = Projection(tmp_path / "registry.duckdb", second.path)
     found = projection.query("SELECT status, attempt, cancelled FROM runs").rows
     assert found == (("succeeded", 3, False),)
-    assert projection.query("audit").rows == ((0,),)
+    assert projection.query(OF_THE_PROJECTION).rows == ((0,),)

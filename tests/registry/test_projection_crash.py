@@ -16,6 +16,8 @@ from stillhouse.registry.projection.projection import Projection
 from stillhouse.schemas.event import Actor
 from stillhouse.schemas.events import TagMoved
 
+from .documented import OF_THE_PROJECTION
+
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -48,4 +50,4 @@ def test_killed_projectors_leave_what_the_next_one_makes_whole(tmp_path: Path) -
     seq = ledger.append([TagMoved(name="last", digest="ab" * 32)])[0].seq
     projection = Projection(tmp_path / "registry.duckdb", ledger.path)
     assert projection.query("SELECT count(*), max(seq) FROM event").rows == ((seq, seq),)
-    assert projection.query("audit").rows == ((0,),)
+    assert projection.query(OF_THE_PROJECTION).rows == ((0,),)

@@ -16,6 +16,8 @@ from stillhouse.schemas.errors import BusyError
 from stillhouse.schemas.event import Actor
 from stillhouse.schemas.events import TagMoved
 
+from .documented import OF_THE_PROJECTION
+
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -35,7 +37,7 @@ folder = Path(sys.argv[1])
 projection = Projection(folder / "registry.duckdb", folder / "events.log")
 print("ready", flush=True)
 for line in sys.stdin:
-    print(projection.catch_up(60), *projection.query("audit", timeout=60).rows[0], flush=True)
+    print(projection.catch_up(60), *projection.query(sys.argv[2], timeout=60).rows[0], flush=True)
 """
 
 
@@ -50,10 +52,10 @@ def tag(number: int) -> TagMoved:
     return TagMoved(name=f"t{number}", digest="ab" * 32)
 
 
-def start(script: str, argument: Path) -> subprocess.Popen[str]:
+def start(script: str, *arguments: Path | str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-c", script, str(argument)],
+        [sys.executable, "-c", script, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -81,7 +83,7 @@ def test_a_shell_that_is_left_open_and_closed_again(ledger: Ledger) -> None:
 
 
 def test_two_projectors_and_a_writer_at_once(ledger: Ledger) -> None:
-    projectors = [start(PROJECT, ledger.path.parent) for _ in range(2)]
+    projectors = [start(PROJECT, ledger.path.parent, OF_THE_PROJECTION) for _ in range(2)]
     try:
         for projector in projectors:
             assert projector.stdout

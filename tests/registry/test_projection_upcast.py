@@ -17,6 +17,8 @@ from stillhouse.schemas.errors import InputError, IntegrityError
 from stillhouse.schemas.event import Actor
 from stillhouse.schemas.events import EVENTS, ArtifactPublished, GateWaived, Payload, TagMoved
 
+from .documented import OF_THE_PROJECTION
+
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
@@ -67,7 +69,7 @@ def test_derived_rows_are_of_the_present_form_and_the_event_is_verbatim(ledger: 
     )
     bodies = [line[65:].decode() for line in ledger.path.read_bytes().splitlines()]
     assert [body for (body,) in found.query("SELECT body FROM event ORDER BY seq").rows] == bodies
-    assert found.query("audit").rows == ((0,),)
+    assert found.query(OF_THE_PROJECTION).rows == ((0,),)
     present = "SELECT body->>'$.data.name', body->>'$.v', body->>'$.prev' FROM present ORDER BY seq"
     assert found.query(present).rows == (
         ("best", "3", "0" * 64),
