@@ -134,11 +134,15 @@ class Home:
                 remedy="Make one with `still init`, or name another with --registry DIR.",
                 code="registry.missing",
             )
+        self.require_own()
+        return self
+
+    def require_own(self) -> None:
+        """Raise InputError `registry.not_its_own` for a name of the layout that is a link."""
         for path in self.folders():
             _require_own(path, stat.S_ISDIR, "folder")
         for path in self.files():
             _require_own(path, stat.S_ISREG, "file")
-        return self
 
 
 def _require_own(path: Path, is_right: Callable[[int], bool], what: str) -> None:
@@ -164,7 +168,8 @@ def _require_owner(folder: Path) -> None:
     """
     trusted = {os.geteuid()}
     if os.geteuid() == 0:
-        trusted.add(int(os.environ.get("SUDO_UID", "0")))
+        named = os.environ.get("SUDO_UID", "")
+        trusted.add(int(named) if named.isdecimal() else 0)
     if folder.stat().st_uid not in trusted:
         raise InputError(
             f"The nearest registry, {folder}, belongs to another user.",

@@ -8,29 +8,30 @@ heads that somebody kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stillhouse.registry.audit.arrows import compare_index
-from stillhouse.registry.audit.audit import examine, read_copies, read_projection
+from stillhouse.registry.audit.arrows import IndexState, compare_index
+from stillhouse.registry.audit.audit import Finding, examine, read_copies, read_projection
 from stillhouse.registry.audit.report import AuditReport, first_bad, report
 from stillhouse.registry.audit.retold import retell
 from stillhouse.registry.audit.sealed import ManifestReport, Sealed, compare, sealed
 from stillhouse.registry.audit.touched import Touched, parsed, readable, touched
 from stillhouse.registry.audit.witnesses import Witness, noted_heads, parse_head
 from stillhouse.registry.home import LEDGER, PROJECTION
+from stillhouse.registry.state.state import State
 from stillhouse.release import read_manifest
 from stillhouse.schemas.contract import Contract
 from stillhouse.schemas.digest import SHORT, Digest
-from stillhouse.schemas.errors import IntegrityError, StillError
+from stillhouse.schemas.errors import InputError, IntegrityError, StillError
 from stillhouse.schemas.events import ReleaseCut
 from stillhouse.schemas.release import RUNTIME_CONFIG, Manifest, RuntimeConfig
-from stillhouse.schemas.rows import ReleaseRows
 from stillhouse.store.trees.trees import read_tree
 
 if TYPE_CHECKING:
     from stillhouse.registry.audit.audit import Projected
     from stillhouse.registry.home import Home
-    from stillhouse.registry.state.state import State
+    from stillhouse.registry.ledger.format import Line
     from stillhouse.session import Session
 
 
@@ -43,17 +44,41 @@ def audit(session: Session, heads: Sequence[str] = ()) -> AuditReport:
     given = [parse_head(text) for text in heads]
     home = session.home
     projected = read_projection(home.projection)
-    sealed, unread = _sealed_heads(session, projected)
-    found = examine(home.log, projected, [*given, *noted_heads(home), *sealed])
-    retold = None
-    if projected.state == "read" and not found.findings:
-        retold = retell(home.projection, home.log, found.offset)
+    kept, unread = _sealed_heads(session, projected)
+    found = examine(home.log, projected, [*given, *noted_heads(home), *kept])
+    retold = manifests = None
+    index: IndexState = "not compared"
+    if not found.findings:
+        if projected.state == "read":
+            retold = retell(home.projection, home.log, found.offset)
+        index = compare_index(home.lineage, home.log)
+        state, misfit = _folded(session)
+        found = replace(found, findings=misfit)
+        manifests = None if state is None else tuple(_manifests(session, state))
     first = first_bad(found, retold)
     hurt = None if first is None else _touched(home, projected, first)
-    if found.findings:
-        return report(found, retold, unread, hurt)
-    index = compare_index(home.lineage, home.log)
-    return report(found, retold, unread, hurt, manifests=tuple(_manifests(session)), index=index)
+    return report(found, retold, unread, hurt, manifests=manifests, index=index)
+
+
+def _folded(session: Session) -> tuple[State | None, tuple[Finding, ...]]:
+    """The state of the whole ledger; or the event that says what no earlier one allows.
+
+    Neither where a newer program wrote an event: then there is nothing to hold manifests against.
+    """
+    state = State()
+    for line in _lines(session):
+        try:
+            state.take(line)
+        except IntegrityError as error:
+            at = line.seq
+            return None, (Finding(event=at, after=at - 1, where=LEDGER, what=error.message),)
+        except InputError:
+            return None, ()
+    return state, ()
+
+
+def _lines(session: Session) -> Iterator[Line]:
+    return (line for chunk in session.reader().chunks() for line in chunk)
 
 
 def _sealed_heads(session: Session, projected: Projected) -> tuple[list[Witness], list[Digest]]:
@@ -76,13 +101,11 @@ def _sealed_heads(session: Session, projected: Projected) -> tuple[list[Witness]
     return heads, unread
 
 
-def _manifests(session: Session) -> Iterator[ManifestReport]:
+def _manifests(session: Session, state: State) -> Iterator[ManifestReport]:
     """Every release that can be read, its manifest derived again from the verified ledger."""
     from stillhouse.phases.catalog import CATALOG
 
-    state = session.state()
-    lines = (line for chunk in session.reader().chunks() for line in chunk)
-    for found in sealed(state, lines, CATALOG):
+    for found in sealed(state, _lines(session), CATALOG):
         try:
             manifest = Manifest.model_validate_json(read_manifest(session.store, found.release))
         except (IntegrityError, ValueError):
@@ -94,7 +117,7 @@ def _again(session: Session, state: State, found: Sealed) -> Manifest | None:
     from stillhouse.phases.deployment.again import manifest_again
 
     published = state.from_run(found.release)
-    if published is None or not isinstance(found.rows, ReleaseRows):
+    if published is None or found.success is None or found.rows is None:
         return None
     try:
         texts = {e.path: e.digest for e in read_tree(session.store, found.release)}

@@ -170,12 +170,15 @@ def open_unchecked(home: Home) -> Session:
 
 
 def make_registry(home: Home) -> bool:
-    """Make an empty registry at `home`; False when there is one already. Raises StorageError.
+    """Make an empty registry at `home`; False when there is one already.
+
+    Raises StorageError, and InputError when a name of the layout is there as a link.
 
     `config.toml`, by which a registry is known, is written last: a kill leaves none, not half one.
     """
     if home.exists:
         return False
+    home.require_own()
     from stillhouse.config import TEXT
     from stillhouse.schemas.artifact import PUBLISHABLE
     from stillhouse.store.disk.durable import make_folder, replace_durably, sync_folder, writing

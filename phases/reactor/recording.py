@@ -13,7 +13,6 @@ from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Parent, Product
 from stillhouse.schemas.digest import Digest
-from stillhouse.schemas.errors import StillError
 from stillhouse.schemas.events import (
     ArtifactPublished,
     Payload,
@@ -112,35 +111,18 @@ def unrecordable(run: Run, message: str) -> RunFailed:
 
 def unstartable(start: RunStarted, message: str) -> tuple[Payload, ...]:
     """A start that no event can hold, and so a run that can not be: without its parameters."""
-    bare = start.model_copy(update={"params": {}})
-    failure = RunFailed(
-        run=start.run,
-        phase=start.phase,
-        plan=start.plan,
-        slot=start.slot,
-        attempt=start.attempt,
+    failure = Failure(
         code="run.unrecordable",
         message=f"The parameters of {start.slot} can not be recorded: {message}",
         remedy="Ask for less in one recipe: fewer shapes, or shorter texts.",
-        seconds=0.0,
     )
-    return bare, failure
+    return refused(start.model_copy(update={"params": {}}), failure)
 
 
-def refused(start: RunStarted, error: StillError) -> tuple[Payload, ...]:
-    """A start that the ledger gives no ground for."""
-    failure = RunFailed(
-        run=start.run,
-        phase=start.phase,
-        plan=start.plan,
-        slot=start.slot,
-        attempt=start.attempt,
-        code=error.code,
-        message=error.message,
-        remedy=error.remedy,
-        seconds=0.0,
-    )
-    return start, failure
+def refused(start: RunStarted, failure: Failure) -> tuple[Payload, ...]:
+    """A run that failed before any worker was started."""
+    about = {name: getattr(start, name) for name in ("run", "phase", "plan", "slot", "attempt")}
+    return start, RunFailed(**about, **failure.to_json(), seconds=0.0)
 
 
 def _common(run: Run) -> dict[str, Any]:

@@ -21,8 +21,7 @@ from stillhouse.phases.workers.job import Job, Outcome
 from stillhouse.phases.workers.launch import Launcher
 from stillhouse.registry.home import Home
 from stillhouse.registry.ledger.ledger import hash_at, lines_until
-from stillhouse.registry.planning.provenance import Provenance
-from stillhouse.registry.planning.sealing import release_rows
+from stillhouse.registry.planning.sealing import rows_at_start
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Kind, Product
@@ -73,15 +72,7 @@ def sealed_rows(log: Path, run: Run) -> ReleaseRows | None:
     then = State()
     for line in lines_until(log, run.started_seq - 1):
         then.take(line)
-    return release_rows(
-        then,
-        Provenance(then, CATALOG),
-        plan=run.started.plan,
-        slot=run.started.slot,
-        inputs=[parent for parent in run.started.inputs if not parent.circumstance],
-        verdicts=run.started.params["verdicts"],
-        hash_of=partial(hash_at, log),
-    )
+    return rows_at_start(then, CATALOG, run.started, partial(hash_at, log))
 
 
 def repeat(

@@ -72,20 +72,23 @@ def report(
     unread: Sequence[Digest],
     touched: Touched | None,
     *,
-    manifests: Sequence[ManifestReport] = (),
+    manifests: Sequence[ManifestReport] | None = (),
     index: IndexState = "not compared",
 ) -> AuditReport:
     """Put together what an audit found.
 
     retold: None when there are no tables, or the projection's events are wrong already. unread:
-    releases whose manifest cannot be read. touched: what the first bad event touches.
+    releases whose manifest cannot be read. touched: what the first bad event touches. manifests:
+    None when they could not be derived again.
     """
     differing = retold.differences if retold else ()
     parts = _parts(found, retold, unread)
+    if manifests is None and not found.findings:
+        parts["manifests of releases"] = False
     return AuditReport(
         ok=not found.findings
         and not differing
-        and not any(m.differing for m in manifests)
+        and not any(m.differing for m in manifests or ())
         and index != "differs",
         compared=tuple(part for part, compared in parts.items() if compared),
         not_compared=tuple(part for part, compared in parts.items() if not compared),
@@ -100,7 +103,7 @@ def report(
         ),
         index=index,
         heads=found.heads,
-        manifests=tuple(manifests),
+        manifests=tuple(manifests or ()),
         unread_releases=tuple(unread),
         findings=found.findings,
         first=first_bad(found, retold),

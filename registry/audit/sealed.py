@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stillhouse.registry.ledger.format import Line
-from stillhouse.registry.planning.provenance import Provenance
-from stillhouse.registry.planning.sealing import release_rows
+from stillhouse.registry.planning.sealing import rows_at_start
 from stillhouse.registry.state.runs import Success
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.digest import Digest
@@ -30,10 +29,10 @@ class Sealed:
 
     release: Digest
     plan: Digest
-    success: Success
-    """Of the run that sealed it."""
-    rows: ReleaseRows | StillError
-    """The error: what the ledger says makes no release."""
+    success: Success | None
+    """Of the run that sealed it; None: no run of the plan made it."""
+    rows: ReleaseRows | None
+    """None: what the ledger says makes no release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ def compare(found: Sealed, manifest: Manifest, again: Manifest | None) -> Manife
         differing = tuple(sorted(name for name in names if one.get(name) != other.get(name)))
     if manifest.rule == 1:
         differing = tuple(name for name in differing if name in _ALIKE)
-    known = {a.digest for a in found.rows.artifacts} if isinstance(found.rows, ReleaseRows) else ()
+    known = {a.digest for a in found.rows.artifacts} if found.rows else ()
     return ManifestReport(
         release=found.release,
         plan=found.plan,
@@ -86,23 +85,16 @@ def sealed(state: State, lines: Iterable[Line], catalog: Sequence[PhaseSpec]) ->
 
     state: the whole ledger. lines: the ledger again, from its beginning.
     """
-    found = [
-        (success, release, plan)
-        for release, plan in state.releases
-        if (success := _maker(state, release, plan)) is not None
-    ]
+    found = [(_maker(state, *cut), *cut) for cut in state.releases]
     then, hashes, rest = State(), {}, iter(lines)
-    for success, release, plan in sorted(found, key=lambda each: each[0].started_seq):
-        while then.seq < success.started_seq - 1:
+    found.sort(key=lambda each: each[0].started_seq if each[0] else 0)
+    for success, release, plan in found:
+        while success is not None and then.seq < success.started_seq - 1:
             line = next(rest)
             hashes[line.seq] = line.hash
             then.take(line)
-        yield Sealed(
-            release=release,
-            plan=plan,
-            success=success,
-            rows=_rows(then, plan, success, catalog, hashes.__getitem__),
-        )
+        rows = None if success is None else _rows(then, catalog, success, hashes.__getitem__)
+        yield Sealed(release=release, plan=plan, success=success, rows=rows)
 
 
 def _maker(state: State, release: Digest, plan: Digest) -> Success | None:
@@ -114,21 +106,11 @@ def _maker(state: State, release: Digest, plan: Digest) -> Success | None:
 
 def _rows(
     then: State,
-    plan: Digest,
-    success: Success,
     catalog: Sequence[PhaseSpec],
+    success: Success,
     hash_of: Callable[[int], str],
-) -> ReleaseRows | StillError:
-    started = success.started
+) -> ReleaseRows | None:
     try:
-        return release_rows(
-            then,
-            Provenance(then, catalog),
-            plan=plan,
-            slot=started.slot,
-            inputs=[parent for parent in started.inputs if not parent.circumstance],
-            verdicts=started.params.get("verdicts", ()),
-            hash_of=hash_of,
-        )
-    except StillError as error:
-        return error
+        return rows_at_start(then, catalog, success.started, hash_of)
+    except (StillError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # parameters that no deployment run has, in a ledger of somebody else

@@ -22,7 +22,7 @@ from typing import Literal
 
 from stillhouse.registry.planning.assess import enumerate_slots
 from stillhouse.registry.state.runs import Fill, Success
-from stillhouse.registry.state.state import Published, Request, State
+from stillhouse.registry.state.state import PlanRequest, Published, State
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import Digest
 from stillhouse.schemas.plan import Need, PhaseSpec
@@ -160,7 +160,7 @@ class Provenance:
                 found[need.digest] = same[-1].seq
         return found
 
-    def request(self, plan: Digest, cut: int) -> Request | None:
+    def request(self, plan: Digest, cut: int) -> PlanRequest | None:
         """The last request for a plan up to event `cut`."""
         for request in reversed(self._state.requests.get(plan, ())):
             if request.seq <= cut:

@@ -1,7 +1,7 @@
 """The rows of a release manifest, from the folded ledger and the provenance of a plan. Pure.
 
-Computed by the reactor when the deployment run starts, and by an audit again, from the state as of
-the release's head: the rows rest on nothing later, so both are the same.
+The reactor computes them when the deployment run starts. An audit and a rewind compute them again,
+from the state as it was then.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from stillhouse.registry.state.state import Published, State
 from stillhouse.schemas.artifact import Kind, Parent
 from stillhouse.schemas.digest import SHORT, Digest
 from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.events import RunStarted
 from stillhouse.schemas.facts import PolicyFacts, RecipeFacts
+from stillhouse.schemas.plan import PhaseSpec
 from stillhouse.schemas.release import Head, RunRow
 from stillhouse.schemas.rows import ArtifactRow, ReleaseRows
 
@@ -63,6 +65,24 @@ def release_rows(
         verdicts={j.seq: j.fact for j in state.verdicts.values() if j.seq in events},
         waivers={w.seq: w.fact for of in state.waivers.values() for w in of if w.seq in events},
         head=Head(seq=head, hash=hash_of(head)),
+    )
+
+
+def rows_at_start(
+    then: State, catalog: Sequence[PhaseSpec], started: RunStarted, hash_of: Callable[[int], str]
+) -> ReleaseRows:
+    """The rows that a recorded deployment run was given; `then`: the state as it was just before.
+
+    Raises what `release_rows` raises.
+    """
+    return release_rows(
+        then,
+        Provenance(then, catalog),
+        plan=started.plan,
+        slot=started.slot,
+        inputs=[parent for parent in started.inputs if not parent.circumstance],
+        verdicts=started.params["verdicts"],
+        hash_of=hash_of,
     )
 
 
@@ -125,6 +145,7 @@ def _run(step: Step) -> RunRow:
         phase=started.phase,
         phase_version=started.phase_version,
         slot=step.slot,
+        plan=step.plan,
         reused=step.fill.reused,
         attempt=started.attempt,
         inputs=inputs,

@@ -19,7 +19,8 @@ from stillhouse.registry.state.runs import Fill, Run, Success
 from stillhouse.schemas import events as e
 from stillhouse.schemas.artifact import Form, Kind, Origin
 from stillhouse.schemas.digest import Digest
-from stillhouse.schemas.event import GENESIS, Event
+from stillhouse.schemas.errors import IntegrityError
+from stillhouse.schemas.event import Event
 from stillhouse.schemas.upcast import payload_of
 
 if TYPE_CHECKING:  # most commands read no facts: their forms are imported where they are parsed
@@ -110,7 +111,7 @@ class Waived:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class PlanRequest:
     """One recorded request for a plan."""
 
     seq: int
@@ -123,7 +124,6 @@ class State:
     """Everything that decisions read."""
 
     seq: int = 0
-    hash: str = GENESIS
     artifacts: dict[Digest, list[Published]] = field(default_factory=dict)
     latest: dict[Kind, Digest] = field(default_factory=dict)
     environment_seq: int = 0
@@ -137,7 +137,7 @@ class State:
     """plan -> what ever filled its slots, oldest first."""
     requested: dict[Digest, int] = field(default_factory=dict)
     """plan -> seq of its latest request."""
-    requests: dict[Digest, list[Request]] = field(default_factory=dict)
+    requests: dict[Digest, list[PlanRequest]] = field(default_factory=dict)
     """plan -> every request, oldest first."""
     asked_at: dict[Digest, str] = field(default_factory=dict)
     """plan -> time of its latest request (RFC 3339 UTC)."""
@@ -159,13 +159,21 @@ class State:
     _running: dict[Digest, Run] = field(default_factory=dict)
 
     def apply(self, event: Event) -> None:
-        """Take in the next event."""
+        """Take in the next event. Raises IntegrityError for one that no earlier one allows."""
         self.seq = event.seq
         payload = payload_of(event)
         if payload is None:
             return
         if handler := _HANDLERS.get(type(payload)):
-            handler(self, event, payload)
+            try:
+                handler(self, event, payload)
+            except KeyError as error:
+                raise IntegrityError(
+                    f"Event {event.seq} ({event.type}) is about {error.args[0]!r}, of which no "
+                    "earlier event says anything.",
+                    remedy="Another program wrote it; restore events.log from a copy.",
+                    code="event.malformed",
+                ) from error
 
     def take(self, line: Line) -> None:
         """Take in the next event as a verified line of the ledger; cheaper than `apply`."""
@@ -308,7 +316,7 @@ def _on_plan_requested(state: State, event: Event, fact: e.PlanRequested) -> Non
     state.requested[fact.plan] = event.seq
     state.asked_at[fact.plan] = event.ts
     state.priorities[fact.plan] = fact.priority
-    request = Request(seq=event.seq, given=fact.given or {})
+    request = PlanRequest(seq=event.seq, given=fact.given or {})
     state.requests.setdefault(fact.plan, []).append(request)
 
 

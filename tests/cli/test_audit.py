@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,13 @@ from stillhouse.registry.home import FOLDER, Home
 from stillhouse.registry.lineage import graph, index
 from stillhouse.registry.lineage.index import Image
 from stillhouse.schemas.event import GENESIS
+from stillhouse.schemas.events import (
+    Payload,
+    ReleaseCut,
+    RunAbandoned,
+    RunFailed,
+    RunSucceeded,
+)
 from stillhouse.session import Session, make_registry, open_registry
 
 from .conftest import POLICY, Still
@@ -313,3 +321,41 @@ def test_an_index_that_is_damaged_is_not_held_against_the_ledger(
     home.lineage.write_bytes(home.lineage.read_bytes()[:-1])
     assert still("audit", "--json").json["index"] == "unreadable"
     assert still("audit").code == 0
+
+
+# -- a ledger with right hashes that no program of ours wrote -------------------------------------
+
+_ABOUT = {"run": "ab" * 32, "phase": "p", "plan": "cd" * 32, "slot": "s", "attempt": 1}
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        RunSucceeded(**_ABOUT, outputs=(), seconds=1),
+        RunFailed(**_ABOUT, code="x", message="m", remedy="r", seconds=1),
+        RunAbandoned(**_ABOUT, reason="r"),
+    ],
+    ids=lambda fact: fact.TYPE,
+)
+def test_an_event_that_no_earlier_one_allows_is_named_by_every_verb(
+    still: Still, released: Session, fact: Payload
+) -> None:
+    at = released.ledger.append([fact])[-1].seq
+    audited = still("audit", "--json")
+    assert (audited.code, audited.json["first"]) == (1, at)
+    for verb in (["ls"], ["runs"], ["gc", "--dry-run"], ["tag"]):
+        answer = still(*verb, "--json")
+        assert answer.code == 1, verb
+        assert json.loads(answer.err)["error"]["code"] == "event.malformed"
+        assert f"Event {at} " in answer.err
+
+
+def test_a_release_that_no_run_made_is_not_what_the_ledger_says(
+    still: Still, released: Session
+) -> None:
+    plan = next(iter(released.state().requested))
+    forged = ReleaseCut(release=release_of(released), plan="ef" * 32, tier="tier_2", depends_on=1)
+    assert forged.plan != plan
+    released.ledger.append([forged])
+    found = {m["plan"]: m for m in still("audit", "--json").json["manifests"]}
+    assert found.keys() == {plan, "ef" * 32}

@@ -110,6 +110,16 @@ def test_no_verb_goes_on_with_a_registry_that_holds_a_link(
     assert _contents(victim) == before
 
 
+def test_nothing_is_made_behind_a_link(still: Still, tmp_path: Path, victim: Path) -> None:
+    """A folder that is to become a registry may be somebody's trap as well."""
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "objects").symlink_to(victim)
+    before = sorted(victim.rglob("*"))
+    answer = still("--registry", str(tmp_path / "given"), "init")
+    assert (answer.code, sorted(victim.rglob("*"))) == (2, before)
+    assert not (tmp_path / "given" / "config.toml").exists()
+
+
 def test_the_root_may_be_reached_through_a_link(still: Still, home: Home, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").symlink_to(home.root)
     assert still("--registry", str(tmp_path / "elsewhere"), "ls").code == 0
@@ -130,6 +140,7 @@ def test_a_registry_of_somebody_else_is_not_found_upwards(
     """As git: whoever may write above the current folder could have put it there."""
     owner = home.root.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    monkeypatch.setenv("SUDO_UID", "nobody")
     refused = still("ls")
     assert refused.code == 2
     assert f"--registry {home.root}" in refused.err

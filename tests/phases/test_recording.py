@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from stillhouse.phases.reactor import recording
-from stillhouse.phases.workers.job import Outcome
+from stillhouse.phases.workers.job import Failure, Outcome
 from stillhouse.registry.state.runs import Run
 from stillhouse.registry.state.state import State
 from stillhouse.schemas.artifact import Kind, Parent, Product
+from stillhouse.schemas.errors import IntegrityError
 from stillhouse.schemas.event import GENESIS, Actor, Event
-from stillhouse.schemas.events import ArtifactPublished, RunStarted, RunSucceeded
+from stillhouse.schemas.events import ArtifactPublished, RunFailed, RunStarted, RunSucceeded
 from stillhouse.store.disk.hashing import hash_bytes
 
 GIVEN = hash_bytes(b"weights").digest
@@ -74,3 +75,16 @@ def test_handed_on_as_another_kind_it_is_published_without_itself_as_a_parent() 
     (_, other) = made
     assert (other.digest, other.kind, other.parents) == (GIVEN, Kind.CHECKPOINT, ())
     assert [p.digest for p in made[0].parents] == [GIVEN]
+
+
+def test_a_start_without_ground_is_a_run_that_failed_before_its_worker() -> None:
+    start = _run().started
+    error = IntegrityError("No event published it.", remedy="Check.", code="manifest.unknown")
+    told, failed = recording.refused(start, Failure(**error.as_dict()))
+    assert told == start
+    assert isinstance(failed, RunFailed)
+    assert (failed.code, failed.message, failed.remedy) == (error.code, error.message, error.remedy)
+    assert (failed.run, failed.attempt, failed.seconds) == (start.run, 1, 0.0)
+    bare, again = recording.unstartable(start.model_copy(update={"params": {"a": 1}}), "too long.")
+    assert isinstance(bare, RunStarted)
+    assert (bare.params, again.TYPE) == ({}, RunFailed.TYPE)

@@ -103,6 +103,11 @@ def test_the_ledger_and_the_projection_audit_clean_by_plain_sql(made: tuple[Path
     still(made[0], "fsck")
 
 
+def test_an_audit_derives_the_sealed_manifest_again(made: tuple[Path, Path]) -> None:
+    (report,) = still_json(made[0], "audit")["manifests"]
+    assert (report["rule"], report["differing"], report["overclaimed"]) == (2, [], [])
+
+
 def test_lineage_leads_from_the_release_to_the_teacher(made: tuple[Path, Path]) -> None:
     text = still(made[0], "lineage", "release@latest", "--up").stdout
     for kind in ("mlpackage", "export", "checkpoint", "dataset", "teacher", "source"):

@@ -43,6 +43,17 @@ _CODE = frozenset(
 _TREES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict"})
 
 
+_NO_ARCHIVE = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+"""What torch raises for bytes that have not the form that it expects."""
+
+
 class _Reader(PT2ArchiveReader):
     """torch's reader, for which an archive has no example inputs."""
 
@@ -61,7 +72,7 @@ def read_program(path: Path) -> ExportedProgram:
             _check(reader, names)
             program: ExportedProgram = _load_exported_programs(reader, names, None)["model"]
             return program
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except _NO_ARCHIVE as error:
         raise _refused(f"it is not one that torch can read ({error})") from error
 
 
