@@ -344,7 +344,7 @@ class Reactor:
             try:
                 job = recording.job(self.state, start, self._rows(start))
             except IntegrityError as error:
-                told = recording.refused(fact, Failure(**error.as_dict()))
+                told = recording.refused(fact, Failure.model_validate(error.as_dict()))
                 return self._append(told, unless=lambda e: _overtakes(e, start), run=key)
             self._launcher.prepare(job)
             try:

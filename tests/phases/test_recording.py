@@ -80,7 +80,7 @@ def test_handed_on_as_another_kind_it_is_published_without_itself_as_a_parent() 
 def test_a_start_without_ground_is_a_run_that_failed_before_its_worker() -> None:
     start = _run().started
     error = IntegrityError("No event published it.", remedy="Check.", code="manifest.unknown")
-    told, failed = recording.refused(start, Failure(**error.as_dict()))
+    told, failed = recording.refused(start, Failure.model_validate(error.as_dict()))
     assert told == start
     assert isinstance(failed, RunFailed)
     assert (failed.code, failed.message, failed.remedy) == (error.code, error.message, error.remedy)

@@ -95,6 +95,7 @@ WRITES = [
     "",
     " ; ",
     "SELEC 1",
+    "layout",  # a name of queries.sql
 ]
 
 ESCAPES = [
