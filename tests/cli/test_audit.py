@@ -24,6 +24,7 @@ from stillhouse.schemas.events import (
     RunFailed,
     RunSucceeded,
 )
+from stillhouse.schemas.policy import Tier
 from stillhouse.session import Session, make_registry, open_registry
 
 from .conftest import POLICY, Still
@@ -354,7 +355,9 @@ def test_a_release_that_no_run_made_is_not_what_the_ledger_says(
     still: Still, released: Session
 ) -> None:
     plan = next(iter(released.state().requested))
-    forged = ReleaseCut(release=release_of(released), plan="ef" * 32, tier="tier_2", depends_on=1)
+    forged = ReleaseCut(
+        release=release_of(released), plan="ef" * 32, tier=Tier.TIER_2, depends_on=1
+    )
     assert forged.plan != plan
     released.ledger.append([forged])
     found = {m["plan"]: m for m in still("audit", "--json").json["manifests"]}
